@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The loader: Linux' 64-bit boot protocol (Documentation/arch/x86/boot.rst). It runs once, before the first vCPU,
+//! and is the only code of the project that writes private memory.
+
+use std::fs::File;
+use std::io;
+
+use cvmm_firmware::{Machine, Range};
+use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
+use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use super::{kernel, layout, page_tables, setup_data};
+
+/// Guest-physical address of the zero page.
+pub(super) const ZERO_PAGE: u64 = 0x7000;
+const CMDLINE: Range = Range::fixed(0x1_0000, 0x1_0000);
+const SETUP_DATA: Range = Range::fixed(0x2_0000, 0x7_0000);
+const _: () = assert!(page_tables::END <= CMDLINE.base());
+const _: () = assert!(SETUP_DATA.end() <= layout::LEGACY_HOLE.base());
+
+const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
+/// Boot loader ID "undefined".
+const TYPE_OF_LOADER: u8 = 0xff;
+const PAGE: u64 = 4096;
+
+/// Why a guest can't be loaded. Each names what was loaded; the caller names the option.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// I/O error on the image.
+    #[error("kernel: it can't be read: {0}")]
+    KernelRead(#[source] io::Error),
+    /// Neither bzImage nor ELF.
+    #[error("kernel: this is neither a bzImage nor an ELF kernel (vmlinux) for x86_64")]
+    NotAKernel,
+    /// Too old a bzImage, or a 32-bit one.
+    #[error(
+        "kernel: it has no 64-bit entry or speaks boot protocol {:#x}; needed are a 64-bit kernel and 0x20f (Linux 5.5)",
+        version
+    )]
+    TooOld {
+        /// The boot protocol that it speaks.
+        version: u16,
+    },
+    /// The file ends too early.
+    #[error("kernel: the bzImage is truncated: {len} bytes of {expected}")]
+    Truncated {
+        /// Bytes there are.
+        len: u64,
+        /// Bytes the header promises.
+        expected: u64,
+    },
+    /// The loader's own error.
+    #[error(
+        "kernel: it can't be loaded into private memory ({0}); is --mem too small, or the pool in its way?"
+    )]
+    Kernel(#[source] linux_loader::loader::Error),
+    /// It needs room that is not there.
+    #[error(
+        "kernel: it needs the memory at {extent} to unpack itself, which is not all private memory; more --mem or another pool base would help"
+    )]
+    NoRoom {
+        /// What it needs.
+        extent: Range,
+    },
+    /// I/O error on the initrd.
+    #[error("initrd: it can't be read: {0}")]
+    InitrdRead(#[source] io::Error),
+    /// The initrd is empty.
+    #[error("initrd: the file is empty")]
+    InitrdEmpty,
+    /// No private memory is large enough for it.
+    #[error(
+        "initrd: it is {len} bytes, and no piece of private memory that the kernel can reach is that large; more --mem would help"
+    )]
+    InitrdTooLarge {
+        /// Its size.
+        len: u64,
+    },
+    /// The command line is too long for this kernel.
+    #[error("cmdline: it is {len} bytes; this kernel takes {max}")]
+    CmdlineTooLong {
+        /// Its length.
+        len: usize,
+        /// What the kernel takes.
+        max: u64,
+    },
+    /// The device tree is too large.
+    #[error("device tree: {len} bytes; there is room for {max}")]
+    DeviceTreeTooLarge {
+        /// Bytes with the reservations around it.
+        len: u64,
+        /// Room for it.
+        max: u64,
+    },
+    /// Private memory is not where the layout says: a defect of the VMM.
+    #[error("private memory can't be written: {0}")]
+    Memory(#[from] vm_memory::GuestMemoryError),
+}
+
+/// The loader's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What to boot.
+#[derive(Debug)]
+pub struct Images {
+    /// bzImage or ELF.
+    pub kernel: File,
+    /// Initial RAM disk.
+    pub initrd: Option<File>,
+    /// Device tree.
+    pub dtb: Vec<u8>,
+}
+
+/// Guest-physical address of the first instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry(pub(super) u64);
+
+/// Loads a guest into `private`, the private memory of `machine`.
+pub fn load(private: &GuestMemoryMmap, machine: &Machine, mut images: Images) -> Result<Entry> {
+    let kernel = kernel::load(private, &mut images.kernel)?;
+    if !private.iter().any(|region| contains(region, &kernel.extent)) {
+        return Err(Error::NoRoom { extent: kernel.extent });
+    }
+    let mut params = boot_params { hdr: kernel.header, ..Default::default() };
+    params.hdr.type_of_loader = TYPE_OF_LOADER;
+
+    let cmdline = machine.bootargs.as_bytes();
+    // cmdline_size does not count the terminating zero.
+    let max = u64::from(params.hdr.cmdline_size).min(CMDLINE.size() - 1);
+    if cmdline.len() as u64 > max {
+        return Err(Error::CmdlineTooLong { len: cmdline.len(), max });
+    }
+    private.write_slice(cmdline, GuestAddress(CMDLINE.base()))?;
+    private.write_obj(0u8, GuestAddress(CMDLINE.base() + cmdline.len() as u64))?;
+    params.hdr.cmd_line_ptr = low32(CMDLINE.base());
+
+    if let Some(mut initrd) = images.initrd {
+        let place = load_initrd(private, &mut initrd, kernel.extent, params.hdr.initrd_addr_max)?;
+        params.hdr.ramdisk_image = low32(place.base());
+        params.hdr.ramdisk_size = low32(place.size());
+    }
+
+    let pools: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
+    let chain = setup_data::chain(SETUP_DATA.base(), &pools, &images.dtb);
+    if chain.len() as u64 > SETUP_DATA.size() {
+        return Err(Error::DeviceTreeTooLarge { len: chain.len() as u64, max: SETUP_DATA.size() });
+    }
+    private.write_slice(&chain, GuestAddress(SETUP_DATA.base()))?;
+    params.hdr.setup_data = SETUP_DATA.base();
+
+    let e820 = e820(&machine.memory);
+    for (to, (range, kind)) in params.e820_table.iter_mut().zip(&e820) {
+        *to = boot_e820_entry { addr: range.base(), size: range.size(), r#type: *kind };
+    }
+    params.e820_entries = u8::try_from(e820.len()).unwrap_or(u8::MAX);
+
+    private.write_slice(params.as_slice(), GuestAddress(ZERO_PAGE))?;
+    page_tables::write(private)?;
+    Ok(Entry(kernel.entry))
+}
+
+/// The memory map: RAM, a pool's too, less what a PC keeps of its first megabyte.
+fn e820(memory: &[Range]) -> Vec<(Range, u32)> {
+    let hole = layout::LEGACY_HOLE;
+    let mut map = Vec::new();
+    for ram in memory {
+        if ram.contains(&hole) {
+            map.extend(Range::from_bounds(ram.base(), hole.base()).map(|range| (range, E820_RAM)));
+            map.push((hole, E820_RESERVED));
+            map.extend(Range::from_bounds(hole.end(), ram.end()).map(|range| (range, E820_RAM)));
+        } else {
+            map.push((*ram, E820_RAM));
+        }
+    }
+    map
+}
+
+/// Puts the initrd as high as the kernel can reach, out of the kernel's way.
+fn load_initrd(private: &GuestMemoryMmap, initrd: &mut File, kernel: Range, addr_max: u32) -> Result<Range> {
+    let len = initrd.metadata().map_err(Error::InitrdRead)?.len();
+    if len == 0 {
+        return Err(Error::InitrdEmpty);
+    }
+    let reach = u64::from(addr_max).saturating_add(1);
+    let place = private
+        .iter()
+        .filter_map(|region| {
+            let (base, end) = (region.start_addr().0, region.start_addr().0 + region.len());
+            let start = end.min(reach).checked_sub(len)? / PAGE * PAGE;
+            let floor = if contains(region, &kernel) { kernel.end() } else { base };
+            (start >= floor).then_some(start)
+        })
+        .max()
+        .and_then(|start| Range::new(start, len))
+        .ok_or(Error::InitrdTooLarge { len })?;
+    let bytes = usize::try_from(len).map_err(|_| Error::InitrdTooLarge { len })?;
+    private
+        .read_exact_volatile_from(GuestAddress(place.base()), initrd, bytes)
+        .map_err(|error| Error::InitrdRead(io::Error::other(error)))?;
+    Ok(place)
+}
+
+fn contains(region: &impl GuestMemoryRegion, range: &Range) -> bool {
+    Range::new(region.start_addr().0, region.len()).is_some_and(|region| region.contains(range))
+}
+
+/// Truncates what is known to be below 4 GiB.
+fn low32(value: u64) -> u32 {
+    debug_assert!(u32::try_from(value).is_ok());
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! I/O APIC (Intel 82093AA datasheet). KVM has the local APICs (split irqchip); the redirection table becomes KVM's
+//! interrupt routes, so that a device's irqfd reaches a CPU without an exit.
+//!
+//! Every line of this machine is edge-triggered: a pulse of an irqfd. A pin that a guest makes level-triggered
+//! delivers such pulses as level-triggered messages; their EOI only clears Remote IRR.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::irq::{Msi, Routes};
+use super::layout::IO_APIC_PINS;
+
+const PINS: usize = IO_APIC_PINS as usize;
+
+/// Register select, and the window to the selected register.
+const IOREGSEL: u64 = 0x00;
+const IOWIN: u64 = 0x10;
+
+/// Selected registers.
+const IOAPICID: u8 = 0x00;
+const IOAPICVER: u8 = 0x01;
+const IOAPICARB: u8 = 0x02;
+const IOREDTBL: u8 = 0x10;
+
+const VERSION: u32 = 0x11 | (IO_APIC_PINS - 1) << 16;
+const ID_MASK: u32 = 0x0f00_0000;
+
+/// Fields of a redirection table entry (datasheet, 3.2.4).
+const VECTOR: u64 = 0xff;
+const DELIVERY_MODE: u64 = 0x700;
+const LOGICAL_DESTINATION: u64 = 1 << 11;
+const DELIVERY_STATUS: u64 = 1 << 12;
+const REMOTE_IRR: u64 = 1 << 14;
+const LEVEL_TRIGGERED: u64 = 1 << 15;
+const MASKED: u64 = 1 << 16;
+const DESTINATION_SHIFT: u32 = 56;
+/// What a write can't change.
+const READ_ONLY: u64 = DELIVERY_STATUS | REMOTE_IRR;
+/// Bits that exist.
+const DEFINED: u64 = 0xff00_0000_0001_ffff;
+
+/// Where a message for the local APICs is written (Intel SDM 3A, 11.11.1).
+const MSI_BASE: u64 = 0xfee0_0000;
+
+/// The machine's I/O APIC.
+#[derive(Debug)]
+pub struct IoApic {
+    registers: Mutex<Registers>,
+    routes: Arc<Routes>,
+}
+
+#[derive(Debug)]
+struct Registers {
+    select: u8,
+    id: u32,
+    entries: [u64; PINS],
+}
+
+impl IoApic {
+    /// All pins masked.
+    pub fn new(routes: Arc<Routes>) -> Self {
+        Self { registers: Mutex::new(Registers { select: 0, id: 0, entries: [MASKED; PINS] }), routes }
+    }
+
+    /// The guest reads at `offset` of the window. Registers are 32 bits wide.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        let registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = match offset {
+            IOREGSEL => u32::from(registers.select),
+            IOWIN => registers.read(),
+            _ => 0,
+        };
+        data.fill(0);
+        for (to, from) in data.iter_mut().zip(value.to_le_bytes()) {
+            *to = from;
+        }
+    }
+
+    /// The guest writes at `offset` of the window.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        let Ok(value) = <[u8; 4]>::try_from(data).map(u32::from_le_bytes) else { return };
+        let mut registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
+        match offset {
+            IOREGSEL => [registers.select, ..] = value.to_le_bytes(),
+            IOWIN => {
+                if let Some((pin, entry)) = registers.write(value) {
+                    self.routes.set(pin, message(entry));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A local APIC was told the end of the level-triggered interrupt `vector`.
+    pub fn end_of_interrupt(&self, vector: u8) {
+        let mut registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in &mut registers.entries {
+            if *entry & LEVEL_TRIGGERED != 0 && *entry & VECTOR == u64::from(vector) {
+                *entry &= !REMOTE_IRR;
+            }
+        }
+    }
+}
+
+impl Registers {
+    fn read(&self) -> u32 {
+        match self.select {
+            IOAPICID | IOAPICARB => self.id,
+            IOAPICVER => VERSION,
+            select => match self.entry(select) {
+                Some((pin, shift)) => (self.entries[pin] >> shift & 0xffff_ffff) as u32,
+                None => 0,
+            },
+        }
+    }
+
+    /// Returns the pin whose entry changed, and the entry.
+    fn write(&mut self, value: u32) -> Option<(u32, u64)> {
+        if self.select == IOAPICID {
+            self.id = value & ID_MASK;
+        }
+        let (pin, shift) = self.entry(self.select)?;
+        let writable = (0xffff_ffff << shift) & DEFINED & !READ_ONLY;
+        let entry = &mut self.entries[pin];
+        *entry = *entry & !writable | u64::from(value) << shift & writable;
+        // An edge-triggered pin has no Remote IRR.
+        if *entry & LEVEL_TRIGGERED == 0 {
+            *entry &= !REMOTE_IRR;
+        }
+        Some((u32::try_from(pin).ok()?, *entry))
+    }
+
+    /// Pin and shift of the half of a redirection table entry that `select` names.
+    fn entry(&self, select: u8) -> Option<(usize, u32)> {
+        let index = select.checked_sub(IOREDTBL)?;
+        let pin = usize::from(index / 2);
+        (pin < PINS).then_some((pin, u32::from(index % 2) * 32))
+    }
+}
+
+/// The message that a pin with this entry sends; none while it is masked.
+fn message(entry: u64) -> Option<Msi> {
+    if entry & MASKED != 0 {
+        return None;
+    }
+    let destination = entry >> DESTINATION_SHIFT;
+    let logical = entry & LOGICAL_DESTINATION != 0;
+    Some(Msi {
+        address: MSI_BASE | destination << 12 | u64::from(logical) << 2,
+        data: (entry & (VECTOR | DELIVERY_MODE | LEVEL_TRIGGERED)) as u32,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registers() -> Registers {
+        Registers { select: 0, id: 0, entries: [MASKED; PINS] }
+    }
+
+    #[test]
+    fn a_redirection_entry_is_written_in_halves_and_read_back() {
+        let mut r = registers();
+        r.select = 0x10 + 2 * 5 + 1;
+        assert_eq!(r.write(0xff00_0000 | 0x1234), Some((5, 0xff00_0000_0001_0000)));
+        r.select -= 1;
+        // Remote IRR and delivery status can't be written.
+        let (pin, entry) = r.write(0x5931 | 0x4000).unwrap();
+        assert_eq!((pin, entry), (5, 0xff00_0000_0000_0931));
+        assert_eq!(r.read(), 0x0931);
+        assert_eq!(message(entry), Some(Msi { address: 0xfeef_f004, data: 0x0131 }));
+    }
+
+    #[test]
+    fn a_masked_pin_sends_nothing() {
+        assert_eq!(message(MASKED | 0x31), None);
+    }
+
+    #[test]
+    fn registers_that_do_not_exist_read_zero_and_take_no_write() {
+        let mut r = registers();
+        for select in (3..0x10).chain(0x40..=0xff) {
+            r.select = select;
+            assert_eq!((r.write(u32::MAX), r.read()), (None, 0), "{select:#x}");
+        }
+        r.select = IOAPICVER;
+        assert_eq!(r.write(0), None);
+        assert_eq!(r.read(), 0x0017_0011);
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest-physical address space.
+//!
+//! ```text
+//! 0           RAM: boot structures, kernel at 16 MiB, initrd; the pool near the end, 2 MiB aligned
+//! 3 GiB       end of low RAM, at the latest
+//! 0xd000_0000 virtio-mmio windows, one page each
+//! 0xd100_0000 UART, power control, pvpanic, one page each
+//! 0xfec0_0000 I/O APIC
+//! 0xfee0_0000 local APICs
+//! 4 GiB       the rest of RAM
+//! ```
+
+use cvmm_firmware::{Interrupt, IoApic, Range, SystemDevices};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Alignment of a pool's base and size: whole huge pages, and more than Linux's 256 KiB (IO_TLB_SEGSIZE slots).
+pub const POOL_ALIGN: u64 = 2 * MIB;
+/// Smallest guest: below this no kernel has room to unpack itself.
+pub const MIN_MEMORY: u64 = 32 * MIB;
+/// Largest guest: what the pages of KVM's smallest physical address width (36 bits) hold, less the hole.
+pub const MAX_MEMORY: u64 = 63 * GIB;
+
+/// End of low RAM.
+const LOW_RAM_END: u64 = 3 * GIB;
+/// Start of high RAM.
+const HIGH_RAM: u64 = 4 * GIB;
+/// RAM that stays above a pool: with the pool at the very top, kernels that count only usable e820 entries would
+/// take the end of RAM to be the pool's start.
+const ABOVE_POOL: u64 = 16 * MIB;
+/// What a pool may not cover: boot structures and the kernel's load address.
+const BELOW_POOL: u64 = 16 * MIB;
+
+/// What legacy PC hardware keeps of the first megabyte, as every kernel expects.
+pub(super) const LEGACY_HOLE: Range = Range::fixed(0x9_fc00, 0x10_0000 - 0x9_fc00);
+
+/// Pins of the I/O APIC.
+pub const IO_APIC_PINS: u32 = 24;
+const IO_APIC: Range = Range::fixed(0xfec0_0000, 0x1000);
+const LOCAL_APIC: Range = Range::fixed(0xfee0_0000, 0x1000);
+
+const UART: Range = Range::fixed(0xd100_0000, 8);
+const UART_PIN: Interrupt = Interrupt(4);
+const POWER: Range = Range::fixed(0xd100_1000, 4);
+const PVPANIC: Range = Range::fixed(0xd100_2000, 2);
+
+const VIRTIO_MMIO: u64 = 0xd000_0000;
+const VIRTIO_MMIO_SIZE: u64 = 0x1000;
+const FIRST_VIRTIO_PIN: u32 = 5;
+
+/// Command port of the keyboard controller, through which Linux resets the machine.
+pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
+
+/// The RAM of a guest with `size` bytes.
+pub fn memory(size: u64) -> Vec<Range> {
+    let low = size.min(LOW_RAM_END);
+    let ranges = [Range::new(0, low), Range::new(HIGH_RAM, size - low)];
+    ranges.into_iter().flatten().collect()
+}
+
+/// Why a pool can't be where it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// Too small, or not a whole number of huge pages.
+    #[error("its size must be a multiple of 2M, and not 0")]
+    Size,
+    /// The base is not aligned.
+    #[error("its base must be a multiple of 2M")]
+    Alignment,
+    /// There is no room for it.
+    #[error(
+        "it does not fit: it needs {needed} bytes of guest memory that is one piece; there are {available}"
+    )]
+    TooLarge {
+        /// Bytes wanted.
+        needed: u64,
+        /// Bytes there are for a pool.
+        available: u64,
+    },
+    /// The base that was asked for is no place for a pool.
+    #[error(
+        "there it is not all in one piece of guest memory ({ranges}), 16M above its start and below its end"
+    )]
+    Place {
+        /// The pieces that there are.
+        ranges: Ranges,
+    },
+    /// It overlaps another pool.
+    #[error("there it overlaps the pool at {0}")]
+    Overlap(Range),
+}
+
+/// Up to two ranges of RAM, for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges(Option<Range>, Option<Range>);
+
+impl std::fmt::Display for Ranges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ranges(Some(low), Some(high)) => write!(f, "{low} and {high}"),
+            Ranges(Some(one), None) | Ranges(None, Some(one)) => write!(f, "{one}"),
+            Ranges(None, None) => f.write_str("none"),
+        }
+    }
+}
+
+/// Finds the place of a pool of `size` bytes in `memory`: at `base` if that is given, else as high in low RAM as it
+/// can be, below `others`.
+pub fn place_pool(
+    memory: &[Range],
+    others: &[Range],
+    size: u64,
+    base: Option<u64>,
+) -> Result<Range, PoolError> {
+    if size == 0 || !size.is_multiple_of(POOL_ALIGN) {
+        return Err(PoolError::Size);
+    }
+    let place = Place { memory };
+    match base {
+        Some(base) => {
+            if !base.is_multiple_of(POOL_ALIGN) {
+                return Err(PoolError::Alignment);
+            }
+            let pool = Range::new(base, size).filter(|pool| place.allows(pool));
+            let pool = pool.ok_or(PoolError::Place { ranges: place.ranges() })?;
+            match others.iter().find(|other| other.overlaps(&pool)) {
+                Some(other) => Err(PoolError::Overlap(*other)),
+                None => Ok(pool),
+            }
+        }
+        None => {
+            let low = memory.first().map_or(0, Range::end);
+            let end = others
+                .iter()
+                .map(Range::base)
+                .filter(|base| *base < low)
+                .fold(low.saturating_sub(ABOVE_POOL), u64::min);
+            let available = end.saturating_sub(BELOW_POOL) / POOL_ALIGN * POOL_ALIGN;
+            let fits = |size| size <= available;
+            let base =
+                Some(size).filter(|size| fits(*size)).map(|size| (end - size) / POOL_ALIGN * POOL_ALIGN);
+            base.and_then(|base| Range::new(base, size))
+                .ok_or(PoolError::TooLarge { needed: size, available })
+        }
+    }
+}
+
+struct Place<'a> {
+    memory: &'a [Range],
+}
+
+impl Place<'_> {
+    /// In one piece of RAM (so not across 4 GiB), above the boot structures, not at the end of RAM.
+    fn allows(&self, pool: &Range) -> bool {
+        let top = self.memory.last().map_or(0, Range::end);
+        self.memory.iter().any(|ram| ram.contains(pool))
+            && pool.base() >= BELOW_POOL
+            && pool.end() <= top.saturating_sub(ABOVE_POOL)
+    }
+
+    fn ranges(&self) -> Ranges {
+        Ranges(self.memory.first().copied(), self.memory.get(1).copied())
+    }
+}
+
+/// The RAM that is not in a pool, in ascending order.
+pub fn private(memory: &[Range], pools: &[Range]) -> Vec<Range> {
+    let mut pools: Vec<_> = pools.iter().collect();
+    pools.sort();
+    let mut private = Vec::new();
+    for ram in memory {
+        let mut from = ram.base();
+        for pool in pools.iter().filter(|pool| ram.contains(pool)) {
+            private.extend(Range::from_bounds(from, pool.base()));
+            from = pool.end();
+        }
+        private.extend(Range::from_bounds(from, ram.end()));
+    }
+    private
+}
+
+/// The I/O APIC.
+pub fn io_apic() -> IoApic {
+    IoApic { window: IO_APIC, pins: IO_APIC_PINS }
+}
+
+/// Window of the local APICs.
+pub fn local_apic() -> Range {
+    LOCAL_APIC
+}
+
+/// The devices that every machine has. `power_off_value` and `reset_value` are what its power control understands.
+pub fn system_devices(power_off_value: u32, reset_value: u32) -> SystemDevices {
+    SystemDevices { uart: (UART, UART_PIN), power: POWER, power_off_value, reset_value, pvpanic: PVPANIC }
+}
+
+/// Window and interrupt of the virtio-mmio device with this index; `None` if the machine has no pin for it.
+pub fn virtio_mmio(index: usize) -> Option<(Range, Interrupt)> {
+    let pin = FIRST_VIRTIO_PIN.checked_add(u32::try_from(index).ok()?).filter(|pin| *pin < IO_APIC_PINS)?;
+    let base = VIRTIO_MMIO + u64::try_from(index).ok()? * VIRTIO_MMIO_SIZE;
+    Some((Range::new(base, VIRTIO_MMIO_SIZE)?, Interrupt(pin)))
+}
+
+/// Number of virtio-mmio devices that a machine can have.
+pub const MAX_VIRTIO_MMIO: usize = (IO_APIC_PINS - FIRST_VIRTIO_PIN) as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(mem: u64, size: u64, base: Option<u64>) -> Result<Range, PoolError> {
+        place_pool(&memory(mem), &[], size, base)
+    }
+
+    #[test]
+    fn memory_above_3_gib_goes_above_4_gib() {
+        assert_eq!(memory(3 * GIB), [Range::fixed(0, 3 * GIB)]);
+        assert_eq!(memory(5 * GIB), [Range::fixed(0, 3 * GIB), Range::fixed(4 * GIB, 2 * GIB)]);
+    }
+
+    #[test]
+    fn a_pool_lies_in_low_ram_and_not_at_its_top() {
+        assert_eq!(place(512 * MIB, 64 * MIB, None), Ok(Range::fixed(432 * MIB, 64 * MIB)));
+        assert_eq!(place(5 * GIB, 64 * MIB, None), Ok(Range::fixed(3 * GIB - 80 * MIB, 64 * MIB)));
+        assert_eq!(place(64 * MIB, 32 * MIB, None), Ok(Range::fixed(16 * MIB, 32 * MIB)));
+        assert_eq!(
+            place(64 * MIB, 34 * MIB, None),
+            Err(PoolError::TooLarge { needed: 34 * MIB, available: 32 * MIB })
+        );
+        assert!(matches!(
+            place(16 * MIB, u64::MAX / POOL_ALIGN * POOL_ALIGN, None),
+            Err(PoolError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_base_that_was_asked_for_is_taken_or_refused() {
+        let mem = 5 * GIB;
+        for base in [16 * MIB, 256 * MIB, 3 * GIB - 64 * MIB, 4 * GIB, 6 * GIB - 80 * MIB] {
+            assert_eq!(place(mem, 64 * MIB, Some(base)), Ok(Range::fixed(base, 64 * MIB)), "{base:#x}");
+        }
+        for base in [0, 14 * MIB, 3 * GIB - 62 * MIB, 3 * GIB, 4 * GIB - 2 * MIB, 6 * GIB - 64 * MIB, 1 << 63]
+        {
+            assert!(matches!(place(mem, 64 * MIB, Some(base)), Err(PoolError::Place { .. })), "{base:#x}");
+        }
+        assert_eq!(place(mem, 64 * MIB, Some(256 * MIB + 4096)), Err(PoolError::Alignment));
+        assert_eq!(place(mem, 3 * MIB, None), Err(PoolError::Size));
+        assert_eq!(place(mem, 0, None), Err(PoolError::Size));
+        let last = u64::MAX / POOL_ALIGN * POOL_ALIGN;
+        assert!(matches!(place(mem, 4 * MIB, Some(last)), Err(PoolError::Place { .. })));
+    }
+
+    #[test]
+    fn pools_do_not_overlap() {
+        let ram = memory(512 * MIB);
+        let first = place_pool(&ram, &[], 64 * MIB, None).unwrap();
+        let second = place_pool(&ram, &[first], 64 * MIB, None).unwrap();
+        assert!(!first.overlaps(&second));
+        assert_eq!(place_pool(&ram, &[first], 2 * MIB, Some(first.base())), Err(PoolError::Overlap(first)));
+    }
+
+    #[test]
+    fn private_memory_is_all_that_is_not_pool() {
+        let ram = memory(5 * GIB);
+        let pools = [Range::fixed(4 * GIB, 2 * MIB), Range::fixed(64 * MIB, 2 * MIB)];
+        assert_eq!(
+            private(&ram, &pools),
+            [
+                Range::fixed(0, 64 * MIB),
+                Range::fixed(66 * MIB, 3 * GIB - 66 * MIB),
+                Range::fixed(4 * GIB + 2 * MIB, 2 * GIB - 2 * MIB)
+            ]
+        );
+    }
+
+    #[test]
+    fn windows_do_not_overlap() {
+        let mut windows = vec![IO_APIC, LOCAL_APIC, UART, POWER, PVPANIC];
+        windows.extend((0..MAX_VIRTIO_MMIO).map(|index| virtio_mmio(index).unwrap().0));
+        assert!(virtio_mmio(MAX_VIRTIO_MMIO).is_none());
+        for (i, a) in windows.iter().enumerate() {
+            assert!(windows.iter().skip(i + 1).all(|b| !a.overlaps(b)), "{a}");
+            assert!(memory(MAX_MEMORY).iter().all(|ram| !ram.overlaps(a)), "{a}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Block device (virtio 1.3, 5.2).
+
+mod request;
+
+use std::fmt::Debug;
+use std::io;
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
+};
+use vm_memory::VolatileSlice;
+
+use crate::pool::Refusal;
+use crate::queue::{Chain, Turn};
+use crate::virtio::{DeviceType, Kind, Queues};
+
+/// Unit of `capacity` and of a request's `sector`, in bytes (virtio 1.3, 5.2.4).
+pub const SECTOR: u64 = 512;
+/// Bytes of the device ID string.
+pub const ID_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
+
+const QUEUE_SIZES: &[u16] = &[256];
+
+/// Linux bounces through the pool in segments of at most this many bytes (IO_TLB_SEGSIZE slots of 2 KiB): a larger
+/// one can never be mapped.
+const MAX_SEGMENT: u64 = 256 << 10;
+/// Segments of one request: what leaves room for header and status in the queue's descriptors, and then some.
+const MAX_SEGMENTS: u64 = 126;
+
+/// Feature bits of this type and their names.
+pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[
+    (1 << VIRTIO_BLK_F_SIZE_MAX, "SIZE_MAX"),
+    (1 << VIRTIO_BLK_F_SEG_MAX, "SEG_MAX"),
+    (1 << VIRTIO_BLK_F_RO, "RO"),
+    (1 << VIRTIO_BLK_F_BLK_SIZE, "BLK_SIZE"),
+    (1 << VIRTIO_BLK_F_FLUSH, "FLUSH"),
+    (1 << VIRTIO_BLK_F_DISCARD, "DISCARD"),
+    (1 << VIRTIO_BLK_F_WRITE_ZEROES, "WRITE_ZEROES"),
+];
+
+/// What stores the blocks. Offsets and lengths are bytes, within [`Disk::size`]; the device checks them.
+pub trait Disk: Debug + Send {
+    /// Bytes, a multiple of [`SECTOR`].
+    fn size(&self) -> u64;
+    /// Whether writes are refused.
+    fn read_only(&self) -> bool;
+    /// Whether `discard` and `write_zeroes` work without writing data.
+    fn can_punch(&self) -> bool;
+    /// Fills `to` from `offset`, and returns how many bytes there were: fewer than wanted if the disk was truncated.
+    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64>;
+    /// Writes `from` at `offset`, and returns how many bytes that were: all of them.
+    fn write_at(&mut self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>)
+    -> io::Result<u64>;
+    /// Returns when everything written is on stable storage.
+    fn flush(&mut self) -> io::Result<()>;
+    /// Forgets the contents; they read as anything afterwards.
+    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
+    /// Makes the range read as zeros, and keeps it allocated unless `unmap`.
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+}
+
+/// A block device on one disk.
+#[derive(Debug)]
+pub struct Blk {
+    disk: Box<dyn Disk>,
+    id: [u8; ID_LEN],
+    /// `size_max` and `seg_max` (virtio 1.3, 5.2.4).
+    size_max: u32,
+    seg_max: u32,
+    /// Without VIRTIO_BLK_F_FLUSH a completed write is on the disk (virtio 1.3, 5.2.6.2).
+    write_through: bool,
+    chain: Chain,
+}
+
+impl Blk {
+    /// A block device on `disk`, whose ID string is `serial` (cut to [`ID_LEN`] bytes), for a pool of `pool_size`
+    /// bytes.
+    pub fn new(disk: Box<dyn Disk>, serial: &str, pool_size: u64) -> Self {
+        let mut id = [0; ID_LEN];
+        for (to, from) in id.iter_mut().zip(serial.bytes()) {
+            *to = from;
+        }
+        let (size_max, seg_max) = segment_limits(pool_size);
+        Self { disk, id, size_max, seg_max, write_through: true, chain: Chain::default() }
+    }
+}
+
+/// Limits under which the largest request needs an eighth of the pool: a request that cannot be mapped would be
+/// retried for ever.
+fn segment_limits(pool_size: u64) -> (u32, u32) {
+    let budget = pool_size / 8;
+    // A power of two, at least a page: Linux bounces whole 2 KiB slots and refuses smaller segments.
+    let per_segment = (budget / MAX_SEGMENTS).max(4096);
+    let size = (1 << per_segment.ilog2()).min(MAX_SEGMENT);
+    let segments = (budget / size).clamp(1, MAX_SEGMENTS);
+    (u32::try_from(size).unwrap_or(4096), u32::try_from(segments).unwrap_or(1))
+}
+
+impl DeviceType for Blk {
+    fn kind(&self) -> Kind {
+        Kind::Blk
+    }
+
+    fn features(&self) -> u64 {
+        let always = 1 << VIRTIO_BLK_F_SIZE_MAX
+            | 1 << VIRTIO_BLK_F_SEG_MAX
+            | 1 << VIRTIO_BLK_F_BLK_SIZE
+            | 1 << VIRTIO_BLK_F_FLUSH;
+        match (self.disk.read_only(), self.disk.can_punch()) {
+            (true, _) => always | 1 << VIRTIO_BLK_F_RO,
+            (false, true) => always | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES,
+            (false, false) => always,
+        }
+    }
+
+    fn max_queue_sizes(&self) -> &[u16] {
+        QUEUE_SIZES
+    }
+
+    /// `struct virtio_blk_config` (virtio 1.3, 5.2.4), up to `write_zeroes_may_unmap`.
+    fn config_space(&self) -> Vec<u8> {
+        let mut config = Vec::with_capacity(60);
+        let (zero, one) = (0u32.to_le_bytes(), 1u32.to_le_bytes());
+        let most = request::MAX_PUNCH_SECTORS.to_le_bytes();
+        config.extend((self.disk.size() / SECTOR).to_le_bytes()); // 0: capacity
+        config.extend(self.size_max.to_le_bytes()); // 8: size_max
+        config.extend(self.seg_max.to_le_bytes()); // 12: seg_max
+        config.extend(zero); // 16: geometry
+        config.extend(512u32.to_le_bytes()); // 20: blk_size
+        config.extend([0; 8]); // 24: topology
+        config.extend([0; 4]); // 32: writeback, unused0, num_queues
+        config.extend(most); // 36: max_discard_sectors
+        config.extend(one); // 40: max_discard_seg
+        config.extend(8u32.to_le_bytes()); // 44: discard_sector_alignment: 4 KiB, a file system's block
+        config.extend(most); // 48: max_write_zeroes_sectors
+        config.extend(one); // 52: max_write_zeroes_seg
+        config.extend([1, 0, 0, 0]); // 56: write_zeroes_may_unmap
+        config
+    }
+
+    fn start(&mut self, features: u64) {
+        self.write_through = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
+    }
+
+    fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
+        let Self { disk, id, write_through, chain, .. } = self;
+        let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
+        queue.suppress_notifications()?;
+        queue.turn(chain, |gate, chain| request::serve(gate, index, chain, disk.as_mut(), id, *write_through))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One request (virtio 1.3, 5.2.6): `struct virtio_blk_req` in a chain.
+
+use std::io;
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
+    VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+};
+
+use super::{Disk, ID_LEN, SECTOR};
+use crate::pool::{Gate, Reason, Refusal};
+use crate::queue::{Chain, Queue, parts};
+
+/// type, reserved, sector.
+const HEADER_LEN: usize = 16;
+/// sector, num_sectors, flags: `struct virtio_blk_discard_write_zeroes`.
+const RANGE_LEN: usize = 16;
+/// Sectors of one discard or write-zeroes request: a bound on the work of a turn.
+pub(super) const MAX_PUNCH_SECTORS: u32 = 1 << 20;
+
+/// How a request ended, other than well.
+enum Failure {
+    /// VIRTIO_BLK_S_IOERR, with what the host said if it was the host.
+    Io(Option<io::Error>),
+    /// VIRTIO_BLK_S_UNSUPP.
+    Unsupported,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Io(Some(error))
+    }
+}
+
+impl From<Reason> for Failure {
+    /// Does not happen: the chain has passed the gate.
+    fn from(_: Reason) -> Self {
+        Failure::Io(None)
+    }
+}
+
+/// Serves the request in `chain`, and returns the bytes written into it.
+///
+/// # Errors
+/// The chain is not a request: too short, or a part has the wrong direction. Nothing was moved.
+pub(super) fn serve(
+    gate: &Gate,
+    queue: u16,
+    chain: &Chain,
+    disk: &mut dyn Disk,
+    id: &[u8; ID_LEN],
+    write_through: bool,
+) -> Result<u32, Refusal> {
+    // The header is device-readable and comes first; the status byte is device-writable and comes last.
+    let refuse = || Queue::wrong_direction(queue, chain);
+    let out_len = chain.readable_len().checked_sub(HEADER_LEN as u64).ok_or_else(refuse)?;
+    let in_len = chain.writable_len().checked_sub(1).ok_or_else(refuse)?;
+
+    let mut header = [0; HEADER_LEN];
+    parts(chain.readable(), 0, HEADER_LEN as u64).read(gate, &mut header).map_err(|_| refuse())?;
+    let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
+    let request = Request { gate, chain, sector: u64::from_le_bytes(sector), out_len, in_len };
+
+    let outcome = match u32::from_le_bytes([t0, t1, t2, t3]) {
+        VIRTIO_BLK_T_IN if out_len > 0 => return Err(refuse()),
+        VIRTIO_BLK_T_OUT if in_len > 0 => return Err(refuse()),
+        VIRTIO_BLK_T_IN => request.read(disk),
+        VIRTIO_BLK_T_OUT => request.write(disk, write_through).map(|()| 0),
+        VIRTIO_BLK_T_FLUSH => disk.flush().map(|()| 0).map_err(Failure::from),
+        VIRTIO_BLK_T_GET_ID => request.get_id(id),
+        VIRTIO_BLK_T_DISCARD => request.punch(disk, false).map(|()| 0),
+        VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true).map(|()| 0),
+        _ => Err(Failure::Unsupported),
+    };
+    let (data, status) = match outcome {
+        Ok(data) => (data, VIRTIO_BLK_S_OK),
+        Err(Failure::Unsupported) => (0, VIRTIO_BLK_S_UNSUPP),
+        Err(Failure::Io(error)) => {
+            if let Some(error) = error {
+                log::error!("disk: {error}; the guest gets an I/O error");
+            }
+            (0, VIRTIO_BLK_S_IOERR)
+        }
+    };
+    let status = u8::try_from(status).unwrap_or(u8::MAX);
+    parts(chain.writable(), in_len, 1).write(gate, &[status]).map_err(|_| refuse())?;
+    // On a failed read the data bytes are as good as unwritten; the status byte is the last of the chain, though,
+    // and "len" counts from its start only as far as everything before was written (virtio 1.3, 2.7.8.2).
+    let written = if data == in_len { in_len + 1 } else { 0 };
+    Ok(u32::try_from(written).unwrap_or(u32::MAX))
+}
+
+struct Request<'a> {
+    gate: &'a Gate,
+    chain: &'a Chain,
+    sector: u64,
+    out_len: u64,
+    in_len: u64,
+}
+
+impl Request<'_> {
+    /// Returns the bytes written to the driver's buffers.
+    fn read(&self, disk: &mut dyn Disk) -> Result<u64, Failure> {
+        let offset = extent(disk, self.sector, self.in_len)?;
+        let mut to =
+            parts(self.chain.writable(), 0, self.in_len).slices(self.gate, &self.gate.audit().written);
+        match disk.read_at(offset, &mut to)? {
+            done if done == self.in_len => Ok(done),
+            done => Err(short(done, self.in_len)),
+        }
+    }
+
+    fn write(&self, disk: &mut dyn Disk, write_through: bool) -> Result<(), Failure> {
+        if disk.read_only() {
+            return Err(Failure::Io(None));
+        }
+        let offset = extent(disk, self.sector, self.out_len)?;
+        let mut from = parts(self.chain.readable(), HEADER_LEN as u64, self.out_len)
+            .slices(self.gate, &self.gate.audit().read);
+        let done = disk.write_at(offset, &mut from)?;
+        if done != self.out_len {
+            return Err(short(done, self.out_len));
+        }
+        if write_through {
+            disk.flush()?;
+        }
+        Ok(())
+    }
+
+    fn get_id(&self, id: &[u8; ID_LEN]) -> Result<u64, Failure> {
+        if self.in_len < ID_LEN as u64 {
+            return Err(Failure::Io(None));
+        }
+        parts(self.chain.writable(), 0, self.in_len).write(self.gate, id)?;
+        Ok(ID_LEN as u64)
+    }
+
+    /// Discard, or write zeroes: one range, as `max_discard_seg` and `max_write_zeroes_seg` say.
+    fn punch(&self, disk: &mut dyn Disk, zeroes: bool) -> Result<(), Failure> {
+        if !disk.can_punch() {
+            return Err(Failure::Unsupported);
+        }
+        if disk.read_only() || self.out_len != RANGE_LEN as u64 {
+            return Err(Failure::Io(None));
+        }
+        let mut range = [0; RANGE_LEN];
+        parts(self.chain.readable(), HEADER_LEN as u64, RANGE_LEN as u64).read(self.gate, &mut range)?;
+        let [sector @ .., n0, n1, n2, n3, f0, f1, f2, f3] = range;
+        let sectors = u32::from_le_bytes([n0, n1, n2, n3]);
+        let flags = u32::from_le_bytes([f0, f1, f2, f3]);
+        // virtio 1.3, 5.2.6.2: unknown flags, and unmap on a discard, are not supported.
+        let unmap = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
+        if flags & !VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0 || (unmap && !zeroes) {
+            return Err(Failure::Unsupported);
+        }
+        if sectors > MAX_PUNCH_SECTORS {
+            return Err(Failure::Io(None));
+        }
+        let len = u64::from(sectors) * SECTOR;
+        let offset = extent(disk, u64::from_le_bytes(sector), len)?;
+        match (len, zeroes) {
+            (0, _) => Ok(()),
+            (_, true) => Ok(disk.write_zeroes(offset, len, unmap)?),
+            (_, false) => Ok(disk.discard(offset, len)?),
+        }
+    }
+}
+
+/// The disk moved fewer bytes than it has: it was truncated while running.
+fn short(done: u64, wanted: u64) -> Failure {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{done} bytes of {wanted} moved: was it truncated?"))
+        .into()
+}
+
+/// Byte offset of `len` bytes at `sector`, if they are whole sectors inside the disk (virtio 1.3, 5.2.6.2).
+fn extent(disk: &dyn Disk, sector: u64, len: u64) -> Result<u64, Failure> {
+    let inside = || {
+        let offset = sector.checked_mul(SECTOR)?;
+        let end = offset.checked_add(len)?;
+        (len.is_multiple_of(SECTOR) && end <= disk.size()).then_some(offset)
+    };
+    inside().ok_or(Failure::Io(None))
+}

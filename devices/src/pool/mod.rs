@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Pool memory: the only guest memory that a device can name.
+//!
+//! An address from a driver becomes usable in one way: [`Gate::check`] turns it into a [`PoolRange`], and only a
+//! `PoolRange` can be read or written. The check is arithmetic on the address and the length; the contents of memory
+//! never matter to it, so a driver that changes memory behind our back gains nothing.
+
+mod audit;
+mod gate;
+mod refusal;
+
+use std::sync::Arc;
+
+use cvmm_firmware::Range;
+use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+
+pub use audit::{Audit, Refusals, Tally};
+pub use gate::Gate;
+pub use refusal::{Reason, Refusal, Structure};
+
+/// A mapped pool. Clones share the mapping.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    name: Arc<str>,
+    range: Range,
+    region: Arc<GuestRegionMmap>,
+}
+
+impl Pool {
+    /// The pool called `name`, whose guest-physical range starts at `base` and is backed by `mapping`, all of it.
+    /// `None` if the mapping is empty or does not fit into the address space at `base`.
+    pub fn new(name: &str, base: u64, mapping: MmapRegion) -> Option<Self> {
+        let region = GuestRegionMmap::new(mapping, GuestAddress(base))?;
+        let range = Range::new(base, region.len())?;
+        Some(Self { name: name.into(), range, region: Arc::new(region) })
+    }
+
+    /// The pool's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is, in guest-physical addresses.
+    pub fn range(&self) -> Range {
+        self.range
+    }
+
+    /// Host-virtual address and size in bytes of its mapping, for a KVM memory slot.
+    pub fn mapping(&self) -> (u64, u64) {
+        (self.region.as_ptr() as u64, self.region.len())
+    }
+}
+
+/// Bytes of a pool that have passed the gate: an offset into the pool and a length.
+/// The default is no bytes at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolRange {
+    offset: u64,
+    len: u64,
+}
+
+impl PoolRange {
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it holds no byte: a zero-length buffer.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// At most `len` bytes from `skip` bytes into this range; empty if `skip` is past its end. Never larger than
+    /// `self`, so it needs no second check.
+    pub fn part(&self, skip: u64, len: u64) -> PoolRange {
+        let skip = skip.min(self.len);
+        PoolRange { offset: self.offset + skip, len: len.min(self.len - skip) }
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Entropy device (virtio 1.3, 5.4).
+
+use std::fmt;
+use std::io::Read;
+
+use crate::pool::Refusal;
+use crate::queue::{Chain, Queue, Turn, parts};
+use crate::virtio::{DeviceType, Kind, Queues};
+
+const QUEUE_SIZES: &[u16] = &[16];
+
+/// Most bytes for one request: a driver may get fewer than it asked for (virtio 1.3, 5.4.6.1), at least one.
+const MAX_BYTES: usize = 4096;
+
+/// An entropy device.
+pub struct Rng {
+    source: Box<dyn Read + Send>,
+    chain: Chain,
+}
+
+impl Rng {
+    /// An entropy device that hands out what `source` gives.
+    pub fn new(source: Box<dyn Read + Send>) -> Self {
+        Self { source, chain: Chain::default() }
+    }
+}
+
+impl fmt::Debug for Rng {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rng")
+    }
+}
+
+impl DeviceType for Rng {
+    fn kind(&self) -> Kind {
+        Kind::Rng
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn max_queue_sizes(&self) -> &[u16] {
+        QUEUE_SIZES
+    }
+
+    fn config_space(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn start(&mut self, _features: u64) {}
+
+    fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
+        let Self { source, chain } = self;
+        let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
+        queue.suppress_notifications()?;
+        queue.turn(chain, |gate, chain| {
+            let refuse = || Queue::wrong_direction(index, chain);
+            // virtio 1.3, 5.4.6.1: "The driver MUST NOT place driver-readable buffers into the queue."
+            if !chain.readable().is_empty() || chain.writable_len() == 0 {
+                return Err(refuse());
+            }
+            let wanted = usize::try_from(chain.writable_len()).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+            let mut bytes = [0; MAX_BYTES];
+            let bytes = bytes.get_mut(..wanted).unwrap_or_default();
+            let filled = source.read_exact(bytes);
+            if let Err(error) = filled {
+                log::error!("rng: {error}; the guest gets nothing");
+                return Ok(0);
+            }
+            let written = parts(chain.writable(), 0, u64::MAX).write(gate, bytes).map_err(|_| refuse())?;
+            Ok(u32::try_from(written).unwrap_or(u32::MAX))
+        })
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The transport core: status, features and queue set-up of one device, the same for every transport.
+
+use std::sync::Arc;
+
+use super::status::{Step, bit, step};
+use super::{DeviceType, Handle, Interrupt, Kind, feature};
+use crate::pool::Gate;
+use crate::queue::{Queue, QueueFeatures, QueueLayout};
+
+/// What a driver has set up for one queue.
+#[derive(Debug)]
+struct QueueSetup {
+    max_size: u16,
+    layout: QueueLayout,
+    /// Enabled and, until DRIVER_OK, waiting here.
+    queue: Option<Queue>,
+    enabled: bool,
+    /// The layout that was last enabled, for the report.
+    last: Option<QueueLayout>,
+}
+
+/// The registers of a virtio device, whatever their layout.
+#[derive(Debug)]
+pub struct Core {
+    name: String,
+    kind: Kind,
+    gate: Gate,
+    config_space: Vec<u8>,
+    offered: u64,
+    /// Driver-owned bits of the device status.
+    status: u8,
+    driver_features: u64,
+    /// Features of the last successful negotiation.
+    accepted: u64,
+    /// Why FEATURES_OK was refused last.
+    refused_offer: Option<String>,
+    queues: Vec<QueueSetup>,
+    handle: Arc<Handle>,
+}
+
+impl Core {
+    /// The core of `device`, which may touch memory through `gate` only.
+    pub fn new(name: &str, device: Box<dyn DeviceType>, gate: Gate, interrupt: Arc<dyn Interrupt>) -> Self {
+        let queues = device
+            .max_queue_sizes()
+            .iter()
+            .map(|&max_size| QueueSetup {
+                max_size,
+                layout: QueueLayout::default(),
+                queue: None,
+                enabled: false,
+                last: None,
+            })
+            .collect();
+        Self {
+            name: name.into(),
+            kind: device.kind(),
+            gate,
+            config_space: device.config_space(),
+            offered: device.features() | feature::COMMON,
+            status: 0,
+            driver_features: 0,
+            accepted: 0,
+            refused_offer: None,
+            queues,
+            handle: Arc::new(Handle::new(name, device, interrupt)),
+        }
+    }
+
+    /// What the worker needs.
+    pub fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
+    /// Which device type.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Number of queues.
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Device status (virtio 1.3, 2.1).
+    pub fn status(&self) -> u8 {
+        self.status | if self.handle.needs_reset() { bit::DEVICE_NEEDS_RESET } else { 0 }
+    }
+
+    /// The driver writes the device status.
+    pub fn set_status(&mut self, written: u8) {
+        match step(self.status, written) {
+            Step::Reset => self.reset(),
+            Step::Note(status) => self.status = status,
+            Step::Features => self.accept_features(),
+            Step::Start => self.start(),
+            Step::Refused => log::debug!("{}: status {:#x} -> {written:#x}", self.name, self.status),
+        }
+    }
+
+    /// 32 of the offered feature bits.
+    pub fn device_features(&self, select: u32) -> u32 {
+        half(self.offered, select)
+    }
+
+    /// The driver accepts features, 32 bits at a time. Without effect once FEATURES_OK is set.
+    pub fn set_driver_features(&mut self, select: u32, bits: u32) {
+        if select < 2 && self.negotiating() {
+            set_half(&mut self.driver_features, select, bits);
+        }
+    }
+
+    /// Largest size of a queue, 0 if there is no such queue.
+    pub fn max_queue_size(&self, index: u32) -> u16 {
+        self.setup(index).map_or(0, |setup| setup.max_size)
+    }
+
+    /// The layout that the driver has written so far.
+    pub fn queue_layout(&self, index: u32) -> QueueLayout {
+        self.setup(index).map_or(QueueLayout::default(), |setup| setup.layout)
+    }
+
+    /// Changes the layout of a queue. Without effect while the queue is enabled, and outside the phase in which a
+    /// driver sets up queues (virtio 1.3, 3.1.1, step 7).
+    pub fn change_queue_layout(&mut self, index: u32, change: impl FnOnce(&mut QueueLayout)) {
+        if self.setting_up()
+            && let Some(setup) = self.setup_mut(index)
+            && !setup.enabled
+        {
+            change(&mut setup.layout);
+        }
+    }
+
+    /// Whether a queue is enabled.
+    pub fn queue_enabled(&self, index: u32) -> bool {
+        self.setup(index).is_some_and(|setup| setup.enabled)
+    }
+
+    /// Enables a queue, if its three areas are in the pool; otherwise the device needs a reset.
+    pub fn enable_queue(&mut self, index: u32) {
+        let features = QueueFeatures {
+            indirect: self.driver_features & feature::INDIRECT_DESC != 0,
+            event_idx: self.driver_features & feature::EVENT_IDX != 0,
+        };
+        let (setting_up, gate) = (self.setting_up(), self.gate.clone());
+        let Some(setup) = self.setup_mut(index).filter(|setup| setting_up && !setup.enabled) else { return };
+        let Ok(index) = u16::try_from(index) else { return };
+        match Queue::new(&gate, index, setup.max_size, setup.layout, features) {
+            Ok(queue) => {
+                setup.queue = Some(queue);
+                setup.enabled = true;
+                setup.last = Some(setup.layout);
+            }
+            Err(refusal) => self.handle.refuse(gate.audit(), refusal),
+        }
+    }
+
+    /// Disables a queue. When it returns, the device does not touch it any more.
+    pub fn disable_queue(&mut self, index: u32) {
+        let handle = Arc::clone(&self.handle);
+        if let Some(setup) = self.setup_mut(index).filter(|setup| setup.enabled) {
+            setup.enabled = false;
+            setup.queue = None;
+            if let Ok(index) = u16::try_from(index) {
+                handle.stop_queue(index);
+            }
+        }
+    }
+
+    /// Reads the configuration space; zeros past its end.
+    pub fn read_config(&self, offset: u64, data: &mut [u8]) {
+        for (at, byte) in (offset..).zip(data) {
+            *byte = usize::try_from(at).ok().and_then(|at| self.config_space.get(at)).copied().unwrap_or(0);
+        }
+    }
+
+    /// What the report says about this device.
+    pub fn summary(&self) -> Summary<'_> {
+        Summary {
+            name: &self.name,
+            kind: self.kind,
+            gate: &self.gate,
+            offered: self.offered,
+            accepted: self.accepted,
+            refused_offer: self.refused_offer.as_deref(),
+            queues: (0..).zip(&self.queues).filter_map(|(i, q)| q.last.map(|layout| (i, layout))).collect(),
+        }
+    }
+
+    /// virtio 1.3, 3.1.1, steps 5 and 6: FEATURES_OK sticks only if the device supports the driver's subset.
+    fn accept_features(&mut self) {
+        let unknown = self.driver_features & !self.offered;
+        let missing = feature::REQUIRED & !self.driver_features;
+        if unknown == 0 && missing == 0 {
+            self.status |= bit::FEATURES_OK;
+            self.accepted = self.driver_features;
+            self.refused_offer = None;
+            return;
+        }
+        let mut why = Vec::new();
+        if missing != 0 {
+            let names = feature::names(self.kind, missing).join(" and ");
+            why.push(format!("the driver did not accept {names}"));
+        }
+        if unknown != 0 {
+            why.push(format!("the driver accepted bits {unknown:#x}, which were not offered"));
+        }
+        let why = why.join("; ");
+        if self.refused_offer.is_none() {
+            log::warn!("{}: FEATURES_OK refused: {why}", self.name);
+        }
+        self.refused_offer = Some(why);
+    }
+
+    fn start(&mut self) {
+        self.status |= bit::DRIVER_OK;
+        let queues = self.queues.iter_mut().map(|setup| setup.queue.take()).collect();
+        self.handle.start(self.driver_features, queues);
+    }
+
+    fn reset(&mut self) {
+        self.handle.reset();
+        self.status = 0;
+        self.driver_features = 0;
+        for setup in &mut self.queues {
+            setup.layout = QueueLayout::default();
+            setup.queue = None;
+            setup.enabled = false;
+        }
+    }
+
+    /// ACKNOWLEDGE and DRIVER, and nothing later.
+    fn negotiating(&self) -> bool {
+        self.status == bit::ACKNOWLEDGE | bit::DRIVER
+    }
+
+    /// FEATURES_OK, and not yet DRIVER_OK; not FAILED.
+    fn setting_up(&self) -> bool {
+        self.status == bit::ACKNOWLEDGE | bit::DRIVER | bit::FEATURES_OK
+    }
+
+    fn setup(&self, index: u32) -> Option<&QueueSetup> {
+        self.queues.get(usize::try_from(index).ok()?)
+    }
+
+    fn setup_mut(&mut self, index: u32) -> Option<&mut QueueSetup> {
+        self.queues.get_mut(usize::try_from(index).ok()?)
+    }
+}
+
+/// What the report says about a device.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    /// Name of the device.
+    pub name: &'a str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its gate: pool and account.
+    pub gate: &'a Gate,
+    /// Feature bits offered.
+    pub offered: u64,
+    /// Feature bits of the last successful negotiation.
+    pub accepted: u64,
+    /// Why FEATURES_OK was refused, unless a later negotiation succeeded.
+    pub refused_offer: Option<&'a str>,
+    /// Index and layout of each queue that was enabled, as it was last.
+    pub queues: Vec<(u16, QueueLayout)>,
+}
+
+/// The low (`select` 0) or high (1) half of a 64-bit register; 0 for anything else.
+fn half(value: u64, select: u32) -> u32 {
+    let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+    match select {
+        0 => u32::from_le_bytes([a, b, c, d]),
+        1 => u32::from_le_bytes([e, f, g, h]),
+        _ => 0,
+    }
+}
+
+/// Replaces one half of a 64-bit register.
+pub(super) fn set_half(value: &mut u64, select: u32, bits: u32) {
+    let shift = 32 * select.min(1);
+    *value = *value & !(u64::from(u32::MAX) << shift) | u64::from(bits) << shift;
+}

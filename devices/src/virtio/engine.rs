@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Runs a device type on its queues, and stops it at the first refusal.
+
+use std::fmt::Debug;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::DeviceType;
+use crate::pool::{Audit, Refusal};
+use crate::queue::Queue;
+
+/// Interrupts in the abstract. A transport knows what they are on its bus.
+pub trait Interrupt: Debug + Send + Sync {
+    /// Used buffer notification for `queue`.
+    fn used_buffer(&self, queue: u16);
+    /// Configuration change notification.
+    fn config_change(&self);
+    /// The device was reset: nothing is pending any more.
+    fn reset(&self);
+}
+
+/// A device's queues, of which the driver may have enabled some.
+#[derive(Debug, Default)]
+pub struct Queues(Vec<Option<Queue>>);
+
+impl Queues {
+    /// The queue with this index, if the driver has enabled it.
+    pub fn get(&mut self, index: u16) -> Option<&mut Queue> {
+        self.0.get_mut(usize::from(index))?.as_mut()
+    }
+}
+
+/// What the registers and the worker share of one device.
+///
+/// The engine's lock is held for one bounded turn at a queue, so a reset waits for at most that: when the register
+/// write returns, the device no longer touches the driver's memory.
+#[derive(Debug)]
+pub struct Handle {
+    engine: Mutex<Engine>,
+    needs_reset: AtomicBool,
+    interrupt: Arc<dyn Interrupt>,
+    name: String,
+}
+
+impl Handle {
+    pub(super) fn new(name: &str, device: Box<dyn DeviceType>, interrupt: Arc<dyn Interrupt>) -> Self {
+        let engine = Engine { device, queues: Queues::default(), running: false };
+        Self { engine: Mutex::new(engine), needs_reset: AtomicBool::new(false), interrupt, name: name.into() }
+    }
+
+    /// Whether DEVICE_NEEDS_RESET is set.
+    pub fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Ordering::Acquire)
+    }
+
+    /// The device's interrupt.
+    pub fn interrupt(&self) -> &dyn Interrupt {
+        &*self.interrupt
+    }
+
+    /// Starts the device on `queues`: DRIVER_OK. A device that needs a reset does not start.
+    pub(super) fn start(&self, features: u64, queues: Vec<Option<Queue>>) {
+        let mut engine = self.lock();
+        if !self.needs_reset() {
+            engine.queues = Queues(queues);
+            engine.device.start(features);
+            engine.running = true;
+        }
+    }
+
+    /// Stops one queue for good.
+    pub(super) fn stop_queue(&self, index: u16) {
+        if let Some(queue) = self.lock().queues.0.get_mut(usize::from(index)) {
+            *queue = None;
+        }
+    }
+
+    /// Device reset. When it returns, the device has let go of all queues and buffers.
+    pub(super) fn reset(&self) {
+        let mut engine = self.lock();
+        engine.running = false;
+        engine.queues.0.clear();
+        engine.device.stop();
+        self.needs_reset.store(false, Ordering::Release);
+        self.interrupt.reset();
+    }
+
+    /// Stops the device because of `refusal`: the record, DEVICE_NEEDS_RESET, a configuration change notification
+    /// (virtio 1.3, 2.1.2).
+    pub(super) fn refuse(&self, audit: &Audit, refusal: Refusal) {
+        audit.refuse(refusal);
+        let total = audit.refusals().total;
+        // A hostile driver can do this for ever; the record counts on, the log does not.
+        if total <= 16 {
+            log::warn!("{}: refused, and stopped until the driver resets it: {refusal}", self.name);
+        }
+        self.needs_reset.store(true, Ordering::Release);
+        self.interrupt.config_change();
+    }
+
+    /// One turn at the queue with this `index`. `true` if there is more to do at once.
+    pub fn serve(&self, index: u16) -> bool {
+        let mut engine = self.lock();
+        let Engine { device, queues, running } = &mut *engine;
+        if !*running {
+            return false;
+        }
+        match device.serve(index, queues) {
+            Ok(turn) => {
+                if turn.interrupt {
+                    self.interrupt.used_buffer(index);
+                }
+                turn.more
+            }
+            Err(refusal) => {
+                *running = false;
+                if let Some(queue) = queues.get(refusal.queue) {
+                    // What was served before is the driver's: let it know.
+                    self.interrupt.used_buffer(refusal.queue);
+                    self.refuse(queue.gate().audit(), refusal);
+                }
+                false
+            }
+        }
+    }
+
+    /// One turn because the host side is ready.
+    pub(super) fn serve_host(&self) -> (u16, bool) {
+        let index = self.lock().device.host_queue();
+        (index, self.serve(index))
+    }
+
+    pub(super) fn host_fd(&self) -> Option<RawFd> {
+        self.lock().device.host_fd()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A device type and the queues it runs on.
+#[derive(Debug)]
+pub struct Engine {
+    device: Box<dyn DeviceType>,
+    queues: Queues,
+    running: bool,
+}

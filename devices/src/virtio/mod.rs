@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Virtio devices: what a device type is, and what every device has in common.
+//!
+//! A [`DeviceType`] (blk, net, rng) knows queues and its configuration space. [`Core`] owns status, features and
+//! queue set-up, for every transport; what is enforced, is enforced there. [`mmio`] is a register layout over it.
+//! [`Engine`] runs the device type on its queues, and [`Worker`] drives the engine from an event loop, off the vCPU
+//! threads.
+
+mod core;
+mod engine;
+pub mod mmio;
+mod status;
+mod worker;
+
+use std::fmt::Debug;
+
+pub use self::core::{Core, Summary};
+pub use engine::{Engine, Handle, Interrupt, Queues};
+pub use worker::{EventFds, Worker};
+
+use crate::pool::Refusal;
+use crate::queue::Turn;
+use std::os::fd::RawFd;
+
+/// Feature bits that are the same for every device type (virtio 1.3, 6).
+pub mod feature {
+    use virtio_bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
+    use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+
+    /// VIRTIO_F_INDIRECT_DESC.
+    pub const INDIRECT_DESC: u64 = 1 << VIRTIO_RING_F_INDIRECT_DESC;
+    /// VIRTIO_F_EVENT_IDX.
+    pub const EVENT_IDX: u64 = 1 << VIRTIO_RING_F_EVENT_IDX;
+    /// VIRTIO_F_VERSION_1.
+    pub const VERSION_1: u64 = 1 << VIRTIO_F_VERSION_1;
+    /// VIRTIO_F_ACCESS_PLATFORM. Without it Linux bypasses its DMA API, and thereby the pool, silently.
+    pub const ACCESS_PLATFORM: u64 = 1 << VIRTIO_F_ACCESS_PLATFORM;
+    /// What a driver has to accept.
+    pub const REQUIRED: u64 = VERSION_1 | ACCESS_PLATFORM;
+    /// What every device offers.
+    pub const COMMON: u64 = REQUIRED | INDIRECT_DESC | EVENT_IDX;
+
+    /// The names of the bits in `features` that this crate knows, for `kind`.
+    pub fn names(kind: super::Kind, features: u64) -> Vec<&'static str> {
+        let common: &[(u64, &str)] = &[
+            (INDIRECT_DESC, "INDIRECT_DESC"),
+            (EVENT_IDX, "EVENT_IDX"),
+            (VERSION_1, "VERSION_1"),
+            (ACCESS_PLATFORM, "ACCESS_PLATFORM"),
+        ];
+        let own = match kind {
+            super::Kind::Blk => crate::blk::FEATURE_NAMES,
+            super::Kind::Net => crate::net::FEATURE_NAMES,
+            super::Kind::Rng => &[],
+        };
+        own.iter().chain(common).filter(|(bits, _)| features & bits != 0).map(|(_, name)| *name).collect()
+    }
+}
+
+/// Which device type (virtio 1.3, 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Network device.
+    Net,
+    /// Block device.
+    Blk,
+    /// Entropy device.
+    Rng,
+}
+
+impl Kind {
+    /// Device ID (virtio 1.3, 5).
+    pub fn device_id(self) -> u32 {
+        match self {
+            Kind::Net => 1,
+            Kind::Blk => 2,
+            Kind::Rng => 4,
+        }
+    }
+}
+
+/// A virtio device type: what is behind the queues. Knows no transport, no registers, no interrupts.
+pub trait DeviceType: Debug + Send {
+    /// Which one.
+    fn kind(&self) -> Kind;
+
+    /// Feature bits of this type, beside [`feature::COMMON`].
+    fn features(&self) -> u64;
+
+    /// The largest size of each queue, in descriptors.
+    fn max_queue_sizes(&self) -> &[u16];
+
+    /// The configuration space. It does not change while the device lives.
+    fn config_space(&self) -> Vec<u8>;
+
+    /// The driver is ready (DRIVER_OK) and has accepted `features`.
+    fn start(&mut self, features: u64);
+
+    /// The device was reset: forget what belongs to the driver.
+    fn stop(&mut self) {}
+
+    /// One bounded turn at the queue with this `index`, which the driver has filled.
+    ///
+    /// # Errors
+    /// What the device refused. It is then stopped until the driver resets it.
+    fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal>;
+
+    /// A file on the host side whose readiness is work for this device.
+    fn host_fd(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// The queue that is served when the host side is ready.
+    fn host_queue(&self) -> u16 {
+        0
+    }
+}

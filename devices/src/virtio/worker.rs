@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Drives a device from an event loop: queue notifications and the host side's readiness.
+
+use std::io;
+use std::sync::Arc;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::Handle;
+
+/// Marks the host side's file among the events; queue indices are smaller.
+const HOST: u32 = 1 << 16;
+
+/// One eventfd a queue: the driver's notifications, by ioeventfd or from a register write.
+#[derive(Debug)]
+pub struct EventFds(Vec<EventFd>);
+
+impl EventFds {
+    /// Makes `count` of them.
+    pub fn new(count: usize) -> io::Result<Self> {
+        (0..count).map(|_| EventFd::new(EFD_NONBLOCK)).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Wakes the worker for the queue with this index, if there is such a queue.
+    pub fn notify(&self, index: u32) {
+        if let Some(fd) = usize::try_from(index).ok().and_then(|index| self.0.get(index)) {
+            // Fails only if 2^64 - 2 notifications are pending: then the worker is awake.
+            let _ = fd.write(1);
+        }
+    }
+
+    /// All, in queue order, to register as ioeventfds.
+    pub fn iter(&self) -> impl Iterator<Item = &EventFd> {
+        self.0.iter()
+    }
+}
+
+/// A device's subscriber.
+#[derive(Debug)]
+pub struct Worker {
+    handle: Arc<Handle>,
+    notifications: Arc<EventFds>,
+}
+
+impl Worker {
+    /// The worker of the device behind `handle`, woken through `notifications`.
+    pub fn new(handle: Arc<Handle>, notifications: Arc<EventFds>) -> Self {
+        Self { handle, notifications }
+    }
+
+    /// Turns are bounded; a queue that is not empty afterwards gets its next turn through the event loop, so that
+    /// other events have theirs in between.
+    fn again(&self, index: u16, more: bool) {
+        if more {
+            self.notifications.notify(u32::from(index));
+        }
+    }
+}
+
+impl MutEventSubscriber for Worker {
+    fn process(&mut self, events: Events, _ops: &mut EventOps) {
+        if events.data() == HOST {
+            let (index, more) = self.handle.serve_host();
+            self.again(index, more);
+        } else if let Ok(index) = u16::try_from(events.data()) {
+            if let Some(fd) = self.notifications.0.get(usize::from(index)) {
+                let _ = fd.read();
+            }
+            let more = self.handle.serve(index);
+            self.again(index, more);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        let mut add = |events| {
+            if let Err(error) = ops.add(events) {
+                log::error!("event loop: {error}");
+            }
+        };
+        for (index, fd) in (0u32..).zip(self.notifications.iter()) {
+            add(Events::with_data(fd, index, EventSet::IN));
+        }
+        if let Some(fd) = self.handle.host_fd() {
+            // Edge-triggered: while the driver gives us no buffers, a readable file must not keep the loop busy.
+            add(Events::with_data_raw(fd, HOST, EventSet::IN | EventSet::EDGE_TRIGGERED));
+        }
+    }
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The machine description and what a guest is told about it.
+//!
+//! [`Machine`] is built once, from the command line and the architecture's layout. Everything else reads it: the
+//! device tree, the buses, the interrupt routes. Nothing is described twice, so nothing can disagree.
+//!
+//! This crate is pure: it knows neither KVM nor files nor threads.
+
+mod fdt;
+mod machine;
+mod range;
+
+pub use fdt::{Error as FdtError, device_tree};
+pub use machine::{Interrupt, IoApic, Machine, Pool, PoolId, SystemDevices, Transport, VirtioDevice};
+pub use range::Range;

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `cargo lab`: cvmm on any x86 Linux machine, with or without hardware that can run guests.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use cvmm_tests::host::Kind;
+use cvmm_tests::{run, suite};
+
+/// Runs cvmm and its tests on a KVM host: this machine where its KVM can run Linux, else a machine under QEMU's emulation
+/// that the lab sets up by itself (it takes some seconds to start, and guests run more slowly in it).
+///
+/// What the lab fetches is kept in .lab, what it builds in the target folder. As root it installs the Debian packages that
+/// are missing; otherwise it says which to install.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo lab",
+    bin_name = "cargo lab",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: LabCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LabCommand {
+    /// Runs a guest; without options, a demo that ends by itself
+    ///
+    /// Takes the options of `cvmm run` (see `cargo lab run -- --help`). Files that they name are carried to the KVM host
+    /// where that is another machine; reports, logs and written disks are carried back. Without --kernel the project's
+    /// prebuilt kernel and init program are used. A tap is made on the KVM host if it is not there; its address is
+    /// 192.168.77.1/24 (the second tap's 192.168.78.1/24, and so on).
+    ///
+    /// The exit code is cvmm's. On a terminal, Ctrl-A x ends the guest.
+    #[command(after_help = "Examples:\n  cargo lab run\n  cargo lab run --pool 64M --blk path=disk.img\n  \
+                            cargo lab run --host emulated --kernel bzImage --pool 64M --report report.json")]
+    Run {
+        /// Which KVM host to use (before all other options)
+        #[arg(long)]
+        host: Option<Kind>,
+        /// cvmm run's options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Runs every test of the project, unit tests included
+    Test {
+        /// Which KVM host to use
+        #[arg(long)]
+        host: Option<Kind>,
+        /// Only tests whose names contain this
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: LabCommand) -> anyhow::Result<i32> {
+    match command {
+        LabCommand::Run { host, options } => run::run(host, &options),
+        LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The guest's only program, /init of its initramfs: makes assertions about the machine and prints one line for each.
+//!
+//! The host chooses by words on the kernel's command line:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | `cvmm.test=pool,cpus,mem,blk,net,rng,hostile` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
+//! | `cvmm.pool=BASE,SIZE` | where the pool must be; without it the device tree is believed |
+//! | `cvmm.cpus=N`, `cvmm.mem=BYTES` | how many CPUs, how much memory there must be |
+//! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see [`blk`] |
+//! | `cvmm.serial=vda:TEXT` | the serial number a disk must have |
+//! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see [`net`] |
+//! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see [`hostile`] |
+//! | `cvmm.seed=N` | seed of all bytes that are written and expected |
+//! | `cvmm.end=poweroff\|reset\|panic\|hang\|idle\|write` | how to end, see [`end`] |
+//!
+//! Output: `guest-init: started`, then `ok NAME: what was seen` or `FAIL NAME: what was wrong` for each assertion, then
+//! `guest-init: N passed, N failed`.
+
+mod blk;
+mod cpus;
+mod end;
+mod hostile;
+mod machine;
+mod memory;
+mod net;
+mod options;
+mod physical;
+mod pool;
+mod report;
+mod rng;
+mod start;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use anyhow::bail;
+
+use options::Options;
+use report::{Report, say};
+
+type Scenario = fn(&Options, &Report);
+
+const SCENARIOS: [(&str, Scenario); 7] = [
+    ("pool", pool::run),
+    ("cpus", cpus::run),
+    ("mem", memory::run),
+    ("blk", blk::run),
+    ("net", net::run),
+    ("rng", rng::run),
+    ("hostile", hostile::run),
+];
+
+/// Runs as /init: does what the command line says and ends the machine.
+pub fn main() -> ! {
+    say("guest-init: started");
+    let report = Report::default();
+    let options = catch_unwind(AssertUnwindSafe(|| assertions(&report))).unwrap_or_else(|panic| {
+        report.check("guest-init", || bail!("panicked: {}", report::panic_text(panic.as_ref())));
+        Options::default()
+    });
+    if report.failed() > 0 {
+        explain();
+    }
+    say(&format!("guest-init: {} passed, {} failed", report.passed(), report.failed()));
+    let Err(error) = end::end(&options);
+    say(&format!("FAIL end: {error:#}"));
+    end::power_off()
+}
+
+fn assertions(report: &Report) -> Options {
+    if let Err(error) = start::file_systems() {
+        report.check("file-systems", || Err(error));
+    }
+    start::quieten_kernel();
+    let command_line = machine::text("/proc/cmdline").unwrap_or_default();
+    let options = Options::parse(&command_line);
+    for word in words(&options) {
+        match SCENARIOS.iter().find(|(name, _)| *name == word) {
+            Some((_, run)) => run(&options, report),
+            None => {
+                report.check(&word, || bail!("no such scenario in cvmm.test"));
+            }
+        }
+    }
+    options
+}
+
+/// The scenarios asked for, else those for which there are devices.
+fn words(options: &Options) -> Vec<String> {
+    match options.get("test") {
+        Some("none") => Vec::new(),
+        Some(_) => options.list("test").into_iter().map(str::to_owned).collect(),
+        None => {
+            let mut words = vec!["pool".to_owned(), "cpus".to_owned()];
+            for device in machine::virtio_devices().unwrap_or_default() {
+                let word = match device.id {
+                    1 => "net",
+                    2 => "blk",
+                    4 => "rng",
+                    _ => continue,
+                };
+                if !words.iter().any(|have| have == word) {
+                    words.push(word.to_owned());
+                }
+            }
+            words
+        }
+    }
+}
+
+/// After a failure: the kernel's last words.
+fn explain() {
+    let log = machine::kernel_log().unwrap_or_default();
+    for line in &log[log.len().saturating_sub(20)..] {
+        say(&format!("guest-init: kernel: {line}"));
+    }
+}

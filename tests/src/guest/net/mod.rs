@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The network: `cvmm.net=192.168.77.2/24,peer=192.168.77.1,port=5000,bytes=16777216`.
+//!
+//! The peer answers pings and runs [`peer::serve`] on the port. `mac=TEXT` is the address the device must have, `if=NAME`
+//! chooses an interface (else the first with a driver). Without `peer` only the interface is looked at, without `port`
+//! there is no transfer.
+
+mod interface;
+mod ping;
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::machine;
+use super::options::{self, Options};
+use super::report::Report;
+use crate::pattern;
+use crate::peer::{self, Plan};
+use interface::Interface;
+
+/// Generous: on an emulated host a second of ours may be a tenth of one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn run(options: &Options, report: &Report) {
+    let mut found = None;
+    report.check("net-interface", || {
+        let interface = find(options)?;
+        let mac = machine::text(format!("/sys/class/net/{}/address", interface.name()))?;
+        if let Some(wanted) = options.part("net", "mac") {
+            ensure!(mac.eq_ignore_ascii_case(wanted), "address {mac}, but it should be {wanted}");
+        }
+        let seen = format!("{}, address {mac}", interface.name());
+        found = Some(interface);
+        Ok(seen)
+    });
+    let Some(interface) = found else { return };
+    report.check("net-offloads", || offloads(&interface));
+    let Some(own) = options.list("net").into_iter().find(|part| part.contains('/')) else { return };
+    if !report.check("net-up", || up(&interface, own)) {
+        return;
+    }
+    let Some(peer) = options.part("net", "peer") else { return };
+    report.check("net-ping", || ping::run(peer.parse().context("peer")?));
+    if let Some(port) = options.part("net", "port") {
+        transfer(&interface, peer, port, options, report);
+    }
+}
+
+fn find(options: &Options) -> Result<Interface> {
+    let name = match options.part("net", "if") {
+        Some(name) => name.to_owned(),
+        None => machine::names("/sys/class/net")
+            .into_iter()
+            .find(|name| std::fs::exists(format!("/sys/class/net/{name}/device")).unwrap_or(false))
+            .context("no network interface with a driver")?,
+    };
+    Interface::new(&name)
+}
+
+fn offloads(interface: &Interface) -> Result<String> {
+    let (checksum, segmentation) = (interface.transmit_checksum()?, interface.segmentation()?);
+    let receive = interface.receive_checksum()?;
+    ensure!(checksum, "transmit checksums are off");
+    ensure!(segmentation, "TCP segmentation offload is off");
+    ensure!(receive, "receive checksums are off");
+    Ok("transmit and receive checksums, TCP segmentation".into())
+}
+
+fn up(interface: &Interface, own: &str) -> Result<String> {
+    let (address, bits) = own.split_once('/').context("ADDRESS/BITS")?;
+    let address: Ipv4Addr = address.parse().with_context(|| format!("'{address}' is no address"))?;
+    let bits: u32 =
+        bits.parse().ok().filter(|bits| *bits <= 32).with_context(|| format!("'/{bits}' is no mask"))?;
+    interface.set_address(address, bits)?;
+    interface.set_up()?;
+    Ok(format!("{} is {own}", interface.name()))
+}
+
+fn transfer(interface: &Interface, peer: &str, port: &str, options: &Options, report: &Report) {
+    let mut done = None;
+    report.check("net-transfer", || {
+        let address = SocketAddrV4::new(peer.parse().context("peer")?, port.parse().context("port")?);
+        let bytes = options.part("net", "bytes").map_or(Ok(16 << 20), options::number)?;
+        let seed = options.number("seed")?.unwrap_or(pattern::SEED);
+        let plan = Plan { seed_up: seed, bytes_up: bytes, seed_down: seed + 1, bytes_down: bytes };
+        let before = interface.packets_sent()?;
+        let stream = connect(address.into())?;
+        done = Some((peer::transfer(stream, &plan).context("transfer")?, before, interface.packets_sent()?));
+        Ok(format!("{bytes} bytes up and {bytes} down"))
+    });
+    let Some((transfer, before, after)) = done else { return };
+    report.check("net-sent", || {
+        ensure!(
+            transfer.sent == transfer.peer_received,
+            "sent {}, but the peer got {}",
+            show(&transfer.sent),
+            show(&transfer.peer_received)
+        );
+        Ok(format!("{}, {}", show(&transfer.sent), speed(transfer.sent.bytes, transfer.time_up)))
+    });
+    report.check("net-received", || {
+        ensure!(
+            transfer.received == transfer.expected,
+            "got {}, but the peer sent {}",
+            show(&transfer.received),
+            show(&transfer.expected)
+        );
+        Ok(format!("{}, {}", show(&transfer.received), speed(transfer.received.bytes, transfer.time_down)))
+    });
+    report.check("net-large-packets", || {
+        // the packets of the way down are acknowledgements: they only lower the average
+        let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
+        let average = bytes.checked_div(packets).context("no packet was sent")?;
+        ensure!(
+            average > 1514,
+            "{packets} packets of {average} bytes on average: nothing was left for the device to segment"
+        );
+        Ok(format!("{packets} packets of {average} bytes on average: the device segments"))
+    });
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .map_err(|error| anyhow!("connect to {address}: {error}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn show(summary: &peer::Summary) -> String {
+    format!("{} bytes, sha256 {}", summary.bytes, pattern::hex(&summary.sha256))
+}
+
+fn speed(bytes: u64, time: Duration) -> String {
+    let per_second = u128::from(bytes) * 1000 / time.as_millis().max(1);
+    format!("{} KiB/s", per_second / 1024)
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! ICMP echo requests, each of which must be answered.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::pattern;
+
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+const TIMES: u8 = 3;
+/// Header and payload; not so long that it needs fragments.
+const LENGTH: usize = 1000;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(peer: Ipv4Addr) -> Result<String> {
+    let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let mut slowest = Duration::ZERO;
+    for number in 1..=TIMES {
+        let request = message(ECHO_REQUEST, number);
+        let sent = Instant::now();
+        socket
+            .send_to(&request, &SocketAddrV4::new(peer, 0).into())
+            .with_context(|| format!("send to {peer}"))?;
+        wait_for(&mut socket, &message(ECHO_REPLY, number), sent)
+            .with_context(|| format!("echo request {number} of {TIMES} to {peer}"))?;
+        slowest = slowest.max(sent.elapsed());
+    }
+    Ok(format!(
+        "{TIMES} requests of {LENGTH} bytes answered by {peer}, the slowest in {} us",
+        slowest.as_micros()
+    ))
+}
+
+/// A raw socket gets all ICMP messages with their IP header; ours is the one with the right end.
+fn wait_for(socket: &mut Socket, reply: &[u8], sent: Instant) -> Result<()> {
+    let mut packet = [0; 2048];
+    loop {
+        let length = socket.read(&mut packet).context("no answer")?;
+        if packet[..length].ends_with(reply) {
+            return Ok(());
+        }
+        ensure!(sent.elapsed() < PATIENCE, "no answer, only other messages");
+    }
+}
+
+fn message(kind: u8, number: u8) -> Vec<u8> {
+    let mut message = pattern::bytes(u64::from(number), LENGTH);
+    // type, code, checksum, identifier, sequence number
+    message[..8].copy_from_slice(&[kind, 0, 0, 0, b'c', b'v', 0, number]);
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+/// The Internet checksum of an even number of bytes.
+fn checksum(data: &[u8]) -> u16 {
+    let mut sum: u32 =
+        data.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_with_its_checksum_sums_to_zero() {
+        assert_eq!(checksum(&message(ECHO_REQUEST, 1)), 0);
+        assert_eq!(checksum(&[8, 0, 0, 0, 0, 1, 0, 2]), !0x0803);
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What /init of an emulated KVM host does before it serves the lab, and at the end.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::kmod::ModuleInitFlags;
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+
+use super::tap;
+
+/// The virtio-serial port to the lab, the first one after the console's.
+const PORT: &str = "/dev/vport0p1";
+/// The modules, their names beginning with their place in the order.
+const MODULES: &str = "/modules";
+
+/// Sets the host up and opens the channel to the lab.
+pub fn be_init() -> Result<File> {
+    // The tmpfs has no size limit of its own: guests' disks are sparse, and the memory is the host's whole purpose.
+    for (kind, target, options) in [
+        ("proc", "/proc", ""),
+        ("sysfs", "/sys", ""),
+        ("devtmpfs", "/dev", ""),
+        ("devpts", "/dev/pts", ""),
+        ("tmpfs", "/tmp", "size=0"),
+        ("tmpfs", "/lab", "size=0"),
+    ] {
+        std::fs::create_dir_all(target)?;
+        mount(Some(kind), target, Some(kind), MsFlags::empty(), Some(options))
+            .with_context(|| format!("cannot mount {target}"))?;
+    }
+    // A guest may have more memory than this host, as long as it does not touch it all.
+    std::fs::write("/proc/sys/vm/overcommit_memory", "1").context("cannot set overcommit_memory")?;
+    load_modules()?;
+    tap::bring_up_loopback()?;
+    open_port()
+}
+
+/// Ends the emulated host.
+pub fn power_off() -> ! {
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Ok(never) => match never {},
+        Err(error) => panic!("cannot power off: {error}"),
+    }
+}
+
+fn load_modules() -> Result<()> {
+    let mut files: Vec<_> = std::fs::read_dir(MODULES)?.collect::<Result<_, _>>()?;
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    for file in files {
+        let module = File::open(file.path())?;
+        nix::kmod::finit_module(&module, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("cannot load {}", file.path().display()))?;
+    }
+    Ok(())
+}
+
+/// Opens the port as soon as its driver has made it.
+fn open_port() -> Result<File> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !Path::new(PORT).exists() {
+        if Instant::now() > deadline {
+            bail!("no {PORT} appeared");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    OpenOptions::new().read(true).write(true).open(PORT).with_context(|| format!("cannot open {PORT}"))
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The lab: a KVM host anywhere, the guest programs, and the tests that need them.
+
+pub mod build;
+pub mod guest;
+pub mod host;
+pub mod initramfs;
+pub mod kernel;
+pub mod modules;
+pub mod options;
+pub mod packages;
+pub mod pattern;
+pub mod peer;
+pub mod run;
+pub mod sparse;
+pub mod suite;
+pub mod table;
+pub mod terminal;
+pub mod workspace;

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `cargo lab run`: cvmm on the best KVM host there is, with this machine's files.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::host::agent::tap_exists;
+use crate::host::{self, CommandLine, Exit, Host, Kind, Stream};
+use crate::options::{self, Carried};
+use crate::table::Report;
+use crate::{packages, terminal};
+
+/// The demo's network: the host's tap, and the guest at the other end.
+const TAP: &str = "cvmm-demo";
+const TAP_ADDRESS: &str = "192.168.77.1/24";
+const PORT: u16 = 5000;
+const DISK_SIZE: u64 = 64 << 20;
+
+/// Runs cvmm on the `chosen` kind of host with `options` (without any: the demo), and returns its exit code.
+pub fn run(chosen: Option<Kind>, options: &[String]) -> Result<i32> {
+    let (kind, why) = host::best_kind(chosen)?;
+    eprintln!("lab: {why}; using {kind}");
+    if options.is_empty() {
+        return demo(kind);
+    }
+    let host = start(kind, options)?;
+    // A tap of this machine is of no use on an emulated host, and one that is there must not be changed.
+    let taps = options::taps(options);
+    let made: Vec<_> = taps
+        .iter()
+        .enumerate()
+        .filter(|(_, name)| kind == Kind::Emulated || !tap_exists(name))
+        .map(|(index, name)| {
+            let address = format!("192.168.{}.1/24", 77 + index);
+            eprintln!("lab: the host's end of tap {name} is {address}");
+            host.tap(name, &address)
+        })
+        .collect::<Result<_>>()?;
+    let (code, _) = carry_and_run(&host, options)?;
+    drop(made);
+    Ok(code)
+}
+
+/// Shows a stock kernel with a disk, a network and a random number generator confined to a pool.
+fn demo(kind: Kind) -> Result<i32> {
+    packages::require(&[packages::MKFS_EXT4])?;
+    let disk = tempfile::Builder::new().prefix("cvmm-demo-").suffix(".ext4").tempfile()?;
+    make_ext4(disk.path(), DISK_SIZE)?;
+    let guest = TAP_ADDRESS.replace(".1/", ".2/");
+    let peer = TAP_ADDRESS.split('/').next().unwrap_or_default();
+    let words = format!(
+        "cvmm.test=pool,cpus,blk,net,rng cvmm.cpus=2 cvmm.blk=vda:rw \
+         cvmm.net={guest},peer={peer},port={PORT},bytes=4194304"
+    );
+    let options = [
+        "--mem=512M".to_owned(),
+        "--cpus=2".to_owned(),
+        "--pool=64M".to_owned(),
+        format!("--blk=path={}", disk.path().display()),
+        format!("--net=tap={TAP}"),
+        "--rng".to_owned(),
+        format!("--cmdline={words}"),
+    ];
+    let host = start(kind, &options)?;
+    let tap = host.tap(TAP, TAP_ADDRESS)?;
+    let peer = host.peer(PORT)?;
+    eprintln!("lab: cvmm run {}", options.join(" "));
+    let (code, console) = carry_and_run(&host, &options)?;
+    match peer.received(Duration::ZERO) {
+        Ok(received) => {
+            eprintln!(
+                "lab: the host received {} bytes from the guest, sha256 {}",
+                received.bytes, received.sha256
+            );
+        }
+        Err(error) => eprintln!("lab: no transfer between guest and host: {error:#}"),
+    }
+    drop(tap);
+    if code == 0 && !console.contains(" passed, 0 failed") {
+        bail!("cvmm ended in order, but not all of the guest's assertions held");
+    }
+    Ok(code)
+}
+
+/// Makes an image with an ext4 file system at `path`.
+pub fn make_ext4(path: &Path, size: u64) -> Result<()> {
+    packages::require(&[packages::MKFS_EXT4])?;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).open(path);
+    file.and_then(|file| file.set_len(size)).with_context(|| format!("cannot create {}", path.display()))?;
+    let program = packages::find(packages::MKFS_EXT4.program).context("mkfs.ext4 is not installed")?;
+    let output = Command::new(program).arg("-q").arg(path).output().context("cannot run mkfs.ext4")?;
+    if !output.status.success() {
+        bail!("mkfs.ext4 failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+fn start(kind: Kind, options: &[String]) -> Result<Host> {
+    match kind {
+        Kind::Kvm => Host::kvm(),
+        Kind::Emulated => {
+            let there = options::carry(options, Path::new("/")).there;
+            let sizes = there.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len()));
+            Host::emulated(sizes.sum())
+        }
+    }
+}
+
+/// Returns the exit code, and what the guest wrote on its console.
+fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
+    let folder = host.folder()?;
+    let mut carried = match host.kind() {
+        Kind::Kvm => Carried { arguments: options.to_vec(), ..Carried::default() },
+        Kind::Emulated => options::carry(options, folder.path()),
+    };
+    // The prebuilt kernel and our init program stand in for what is not given.
+    if !options::has(options, "--kernel") {
+        let tools = host.tools()?;
+        carried.arguments.push(format!("--kernel={}", tools.kernel.display()));
+        if !options::has(options, "--initrd") {
+            carried.arguments.push(format!("--initrd={}", tools.initrd.display()));
+        }
+    }
+    let report = report_path(&carried.arguments).unwrap_or_else(|| {
+        let path = folder.file("report.json");
+        carried.arguments.push(format!("--report={path}"));
+        path
+    });
+    for (from, to) in &carried.there {
+        host.put(from, to)?;
+    }
+
+    let ended = interact(host, &carried.arguments);
+    for (from, to) in &carried.back {
+        // What was never written (the run was refused) leaves what is here alone.
+        if host.exists(from) {
+            host.get(from, to)?;
+        }
+    }
+    if host.exists(&report) {
+        match serde_json::from_slice::<Report>(&host.read(&report)?) {
+            Ok(report) => eprint!("\n{}", report.table()),
+            Err(error) => eprintln!("lab: the report is not as expected: {error}"),
+        }
+    }
+    let (exit, console) = ended?;
+    let code = match exit {
+        Exit::Code(code) => code,
+        // As shells say it.
+        Exit::Signal(signal) => 128 + signal,
+    };
+    Ok((code, console))
+}
+
+/// The value of `--report`, in either form.
+fn report_path(arguments: &[String]) -> Option<String> {
+    let place = arguments.iter().position(|argument| argument.starts_with("--report"))?;
+    match arguments[place].strip_prefix("--report=") {
+        Some(path) => Some(path.to_owned()),
+        None => arguments.get(place + 1).cloned(),
+    }
+}
+
+/// Runs cvmm with its console on our terminal or standard input and output.
+fn interact(host: &Host, arguments: &[String]) -> Result<(Exit, String)> {
+    let raw = terminal::Raw::enter()?;
+    let mut process = host.spawn(CommandLine {
+        program: host.cvmm().to_owned(),
+        arguments: ["run".to_owned()].iter().chain(arguments).cloned().collect(),
+        terminal: raw.is_some(),
+        ..CommandLine::default()
+    })?;
+    terminal::forward_signals(process.control())?;
+    terminal::forward_input(process.control());
+    let newline = if raw.is_some() { "\r\n" } else { "\n" };
+    let exit = process.stream(|stream, bytes| {
+        // A reader that is gone stops the display, not the run.
+        let _ = match stream {
+            Stream::Stdout => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
+            Stream::Stderr => {
+                let text = String::from_utf8_lossy(bytes).replace('\n', newline);
+                io::stderr().write_all(text.as_bytes())
+            }
+        };
+    });
+    drop(raw);
+    Ok((exit?, process.stdout()))
+}

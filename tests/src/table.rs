@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A run's report as a short table for people.
+
+use serde::Deserialize;
+
+/// The part of cvmm's report that the table shows.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    outcome: Outcome,
+    memory: Memory,
+    devices: Vec<Device>,
+    refused: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Outcome {
+    kind: String,
+    detail: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Memory {
+    total: u64,
+    pools: Vec<Pool>,
+    enforcement: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pool {
+    name: String,
+    base: u64,
+    size: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Device {
+    name: String,
+    kind: String,
+    transport: String,
+    pool: String,
+    queues: Vec<Queue>,
+    dma: Dma,
+    refused: u64,
+    refusals: Vec<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Queue {
+    descriptor_table: u64,
+    available_ring: u64,
+    used_ring: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dma {
+    read: Amount,
+    written: Amount,
+}
+
+#[derive(Debug, Deserialize)]
+struct Amount {
+    bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    queue: Option<u64>,
+    structure: String,
+    address: u64,
+    length: u64,
+    reason: String,
+    count: u64,
+}
+
+impl Report {
+    /// The table, ending with a newline.
+    pub fn table(&self) -> String {
+        let mut text = format!("outcome  {} ({})\n", self.outcome.kind, self.outcome.detail);
+        for pool in &self.memory.pools {
+            let end = pool.base + pool.size;
+            text += &format!("{:<8} {:#x} to {end:#x}, {} MiB", pool.name, pool.base, pool.size >> 20);
+            text += &format!(" of the guest's {} MiB\n", self.memory.total >> 20);
+        }
+        text += &format!("held by  {}\n\n", self.memory.enforcement);
+        text += "device  kind  transport  rings in the pool               read     written  refused\n";
+        for device in &self.devices {
+            text += &format!(
+                "{:<7} {:<5} {:<10} {:<26} {:>9} {:>11} {:>8}\n",
+                device.name,
+                device.kind,
+                device.transport,
+                self.rings(device),
+                amount(device.dma.read.bytes),
+                amount(device.dma.written.bytes),
+                device.refused
+            );
+        }
+        for device in &self.devices {
+            for refusal in &device.refusals {
+                let queue = refusal.queue.map_or_else(String::new, |queue| format!(" queue {queue},"));
+                text += &format!(
+                    "refused {}:{queue} {} at {:#x}, {} bytes: {} ({} times)\n",
+                    device.name,
+                    refusal.structure,
+                    refusal.address,
+                    refusal.length,
+                    refusal.reason,
+                    refusal.count
+                );
+            }
+        }
+        text + &format!("refused in total: {}\n", self.refused)
+    }
+
+    /// How many of the device's rings lie in its pool, and where the lowest is.
+    fn rings(&self, device: &Device) -> String {
+        let rings = || {
+            let of_queue = |queue: &Queue| [queue.descriptor_table, queue.available_ring, queue.used_ring];
+            device.queues.iter().flat_map(of_queue)
+        };
+        let Some(lowest) = rings().min() else { return "none set up".to_owned() };
+        let pool = self.memory.pools.iter().find(|pool| pool.name == device.pool);
+        let inside = |ring: u64| pool.is_some_and(|pool| (pool.base..pool.base + pool.size).contains(&ring));
+        let count = rings().filter(|&ring| inside(ring)).count();
+        format!("{count} of {}, from {lowest:#x}", rings().count())
+    }
+}
+
+fn amount(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_outside_the_pool_shows() {
+        let queue = |ring: u64| {
+            serde_json::json!({ "index": 0, "size": 256, "descriptor_table": ring, "available_ring": 0x1100_0000,
+                                "used_ring": 0x1100_1000 })
+        };
+        let report: Report = serde_json::from_value(serde_json::json!({
+            "outcome": { "kind": "powered-off", "exit_code": 0, "detail": "the guest powered off" },
+            "memory": { "total": 0x2000_0000, "enforcement": "type system",
+                        "pools": [{ "name": "pool", "base": 0x1000_0000, "size": 0x400_0000 }] },
+            "devices": [{
+                "name": "blk0", "kind": "blk", "transport": "mmio", "pool": "pool",
+                "queues": [queue(0x1200_0000), queue(0x9000)],
+                "dma": { "read": { "accesses": 1, "bytes": 512 }, "written": { "accesses": 1, "bytes": 20480 } },
+                "refused": 3,
+                "refusals": [{ "queue": 1, "structure": "descriptor-table", "address": 0x9000, "length": 4096,
+                               "reason": "outside the pool", "count": 3 }],
+            }],
+            "refused": 3,
+        }))
+        .unwrap();
+        let table = report.table();
+        assert!(table.contains("0x10000000 to 0x14000000, 64 MiB of the guest's 512 MiB"), "{table}");
+        assert!(table.contains("5 of 6, from 0x9000"), "{table}");
+        assert!(table.contains("512 B") && table.contains("20 KiB"), "{table}");
+        let refusal =
+            "refused blk0: queue 1, descriptor-table at 0x9000, 4096 bytes: outside the pool (3 times)";
+        assert!(table.contains(refusal), "{table}");
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::{Cli, Command};
+
+fn config(options: &str) -> Result<VmConfig> {
+    let words = ["cvmm", "run", "--kernel", "k"].into_iter().chain(options.split_whitespace());
+    let Command::Run(args) = Cli::try_parse_from(words).expect("clap accepts it").command;
+    VmConfig::new(&args)
+}
+
+fn error(options: &str) -> String {
+    config(options).expect_err(options).to_string()
+}
+
+#[test]
+fn sizes_are_bytes_or_have_a_suffix() {
+    for (text, size) in [
+        ("4096", 4096),
+        ("0x1000", 4096),
+        ("512K", 512 << 10),
+        ("64M", 64 << 20),
+        ("2G", 2 << 30),
+        ("1g", 1 << 30),
+    ] {
+        assert_eq!(size::parse(text), Ok(size));
+    }
+    for text in
+        ["", "M", "-1", "+1", "1.5G", "64MB", "0x", "0x+1", "99999999999999999999", "18446744073709551615G"]
+    {
+        assert!(size::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_pool_is_a_size_or_a_list() {
+    let pool = config("--pool 64M").unwrap().pool;
+    assert_eq!((pool.name.as_str(), pool.size, pool.base), ("pool", 64 << 20, None));
+    let pool = config("--pool size=2M,name=p,base=0x10000000").unwrap().pool;
+    assert_eq!((pool.name.as_str(), pool.size, pool.base), ("p", 2 << 20, Some(0x1000_0000)));
+}
+
+#[test]
+fn devices_are_named_in_order() {
+    let config = config("--pool 64M --rng --net tap=t0 --blk path=a,,b,ro,serial=x --blk path=c").unwrap();
+    let names: Vec<_> = config.devices.iter().map(|device| device.name.as_str()).collect();
+    assert_eq!(names, ["blk0", "blk1", "net0", "rng0"]);
+    let first = DeviceKind::Blk { path: "a,b".into(), read_only: true, serial: "x".into() };
+    assert_eq!(config.devices[0].kind, first);
+    let net = DeviceKind::Net { tap: "t0".into(), mac: "02:00:00:00:00:00".parse().unwrap() };
+    assert_eq!(config.devices[2].kind, net);
+}
+
+#[test]
+fn the_command_line_is_added_to_the_default() {
+    assert_eq!(config("--pool 64M --cmdline -x").unwrap().cmdline, format!("{DEFAULT_CMDLINE} -x"));
+}
+
+/// Each message names the option, the value and what would be right.
+#[test]
+fn wrong_options_are_named() {
+    for (options, expected) in [
+        ("", "--pool: it is missing"),
+        ("--pool 64M --pool 2M", "--pool 2M: a guest has one pool"),
+        ("--pool 64X", "--pool 64X: size: '64X' is no size"),
+        ("--pool name=x", "--pool name=x: size=SIZE is missing"),
+        ("--pool 64M,foo=1", "--pool 64M,foo=1: unknown key 'foo'; there are size, name, base"),
+        ("--pool 64M,name=", "a name is made of"),
+        ("--pool 64M,base=x", "base: 'x' is no size"),
+        ("--pool 64M,size=1M", "size is given twice"),
+        ("--pool 1G", "larger than that (536870912 bytes, --mem)"),
+        ("--pool 64M --mem 1M", "--mem 1M: guest memory is"),
+        ("--pool 64M --mem 64G", "--mem 64G: guest memory is"),
+        ("--pool 64M --mem 33000000", "--mem 33000000: guest memory is"),
+        ("--pool 64M --mem big", "--mem big: 'big' is no size"),
+        ("--pool 64M --cpus 0", "--cpus 0: the number of CPUs"),
+        ("--pool 64M --cpus 256", "--cpus 256: the number of CPUs"),
+        ("--pool 64M --blk ro", "--blk ro: path=... is missing"),
+        ("--pool 64M --blk path=", "path=... is missing"),
+        ("--pool 64M --blk path=a,ro=1", "ro takes no value ('1')"),
+        ("--pool 64M --blk path=a,rw", "unknown key 'rw'; there are path, ro, serial, transport"),
+        ("--pool 64M --blk path=a,transport=pci", "transport: 'pci' is unknown"),
+        ("--pool 64M --blk path=a,serial=123456789012345678901", "serial: at most 20"),
+        ("--pool 64M --net mac=02:00:00:00:00:01", "tap=... is missing"),
+        ("--pool 64M --net tap=t,mac=2:0:0:0:0:1", "mac: '2:0:0:0:0:1' is not six octets"),
+        ("--pool 64M --net tap=t,mac=02:00:00:00:00:01:02", "is longer than six octets"),
+        ("--pool 64M --net tap=t,mac=01:00:00:00:00:01", "is a group address"),
+        ("--pool 64M --net tap=t,mac=00:00:00:00:00:00", "is nobody's address"),
+        ("--pool 64M --console file=", "--console file=: it is stdio, file=PATH or off"),
+        ("--pool 64M --console tty", "--console tty: it is"),
+    ] {
+        let error = error(options);
+        assert!(error.contains(expected), "{options}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn more_devices_than_interrupt_pins_are_refused() {
+    let disks = |n| format!("--pool 64M {}", "--blk path=d ".repeat(n));
+    assert!(config(&disks(layout::MAX_VIRTIO_MMIO)).is_ok());
+    assert!(error(&disks(layout::MAX_VIRTIO_MMIO + 1)).contains("room for"));
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Slices of pool memory as the kernel takes them: transfers without a copy.
+
+#![allow(unsafe_code)]
+
+use std::io;
+
+use vm_memory::VolatileSlice;
+
+/// Slices of one system call: as many as a queue has descriptors. On the stack, so a request allocates nothing.
+const BATCH: usize = 256;
+
+/// Runs `transfer` over all of `slices`, in batches, until each is done or `transfer` makes no progress. `transfer`
+/// gets a batch and the bytes done so far, and returns how many bytes it moved. Returns the bytes moved.
+pub(super) fn transfer_all<'a>(
+    slices: &mut dyn Iterator<Item = VolatileSlice<'a>>,
+    mut transfer: impl FnMut(&[libc::iovec], u64) -> io::Result<usize>,
+) -> io::Result<u64> {
+    let mut total = 0;
+    loop {
+        let mut batch = Batch::fill(slices);
+        if batch.pending().is_empty() {
+            return Ok(total);
+        }
+        while !batch.pending().is_empty() {
+            let done = transfer(batch.pending(), total)?;
+            if done == 0 {
+                return Ok(total);
+            }
+            total += done as u64;
+            batch.advance(done);
+        }
+    }
+}
+
+/// Runs `transfer` once over all of `slices`, as one frame.
+pub(super) fn transfer_once<'a>(
+    slices: &mut dyn Iterator<Item = VolatileSlice<'a>>,
+    transfer: impl FnOnce(&[libc::iovec]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let batch = Batch::fill(slices);
+    if slices.next().is_some() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    transfer(batch.pending())
+}
+
+/// Their number, as system calls take it: at most [`BATCH`].
+pub(super) fn count(vectors: &[libc::iovec]) -> libc::c_int {
+    libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX)
+}
+
+struct Batch {
+    vectors: [libc::iovec; BATCH],
+    start: usize,
+    end: usize,
+}
+
+impl Batch {
+    fn fill<'a>(slices: &mut dyn Iterator<Item = VolatileSlice<'a>>) -> Self {
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let mut batch = Self { vectors: [empty; BATCH], start: 0, end: 0 };
+        for (vector, slice) in batch.vectors.iter_mut().zip(slices.take(BATCH)) {
+            vector.iov_base = slice.ptr_guard_mut().as_ptr().cast();
+            vector.iov_len = slice.len();
+            batch.end += 1;
+        }
+        batch
+    }
+
+    fn pending(&self) -> &[libc::iovec] {
+        &self.vectors[self.start..self.end]
+    }
+
+    /// Drops the first `done` bytes.
+    fn advance(&mut self, mut done: usize) {
+        while done > 0 && self.start < self.end {
+            let vector = &mut self.vectors[self.start];
+            let step = done.min(vector.iov_len);
+            // SAFETY: `step` is at most the length of the memory that `iov_base` points at.
+            vector.iov_base = unsafe { vector.iov_base.byte_add(step) };
+            vector.iov_len -= step;
+            done -= step;
+            if vector.iov_len == 0 {
+                self.start += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_transfers_go_on_where_they_stopped() {
+        let (mut a, mut b) = ([1u8, 2, 3], [4u8, 5]);
+        let mut slices = [VolatileSlice::from(&mut a[..]), VolatileSlice::from(&mut b[..])].into_iter();
+        let mut seen = Vec::new();
+        let done = transfer_all(&mut slices, |vectors, at| {
+            assert_eq!(at, seen.len() as u64);
+            // Two bytes at a time, across the border of the slices.
+            let mut left = 2;
+            for vector in vectors {
+                let n = vector.iov_len.min(left);
+                // SAFETY: the vectors point into `a` and `b`, which live.
+                seen.extend(unsafe { std::slice::from_raw_parts(vector.iov_base.cast::<u8>(), n) });
+                left -= n;
+            }
+            Ok(2 - left)
+        });
+        assert_eq!((done.unwrap(), seen), (5, vec![1, 2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn no_progress_ends_the_transfer() {
+        let mut a = [0u8; 3];
+        let mut slices = [VolatileSlice::from(&mut a[..])].into_iter();
+        assert_eq!(transfer_all(&mut slices, |_, _| Ok(0)).unwrap(), 0);
+    }
+}

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What devices use on the host's side.
+
+pub mod disk;
+mod iovec;
+pub mod tap;
+pub mod terminal;

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! cvmm: a virtual machine monitor whose devices reach one pool of guest memory and nothing else.
+//!
+//! [`config`] is what the user asked for; [`machine`] makes it a [`cvmm_firmware::Machine`] and a KVM virtual machine
+//! from that; [`run`] runs it; [`report`] says what happened. [`host`] holds what devices use on the host's side:
+//! disks, taps, the terminal.
+
+#![cfg_attr(test, allow(clippy::cast_possible_truncation))]
+
+pub mod cli;
+pub mod config;
+mod error;
+pub mod host;
+pub mod machine;
+mod outcome;
+pub mod report;
+pub mod run;
+
+pub use error::{Error, Result};
+pub use outcome::Outcome;

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Guest memory, split: private memory and pools are separate mappings and separate KVM slots.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::File;
+
+use cvmm_arch::native::{boot, layout};
+use cvmm_devices::pool::Pool;
+use cvmm_firmware::{Machine, Range};
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::VmFd;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
+};
+
+use crate::{Error, Result};
+
+/// The memory of a guest that is not loaded yet.
+#[derive(Debug)]
+pub struct GuestMemory {
+    private: GuestMemoryMmap,
+    pools: Vec<Pool>,
+}
+
+/// The private memory of a loaded guest: mapped for KVM, and out of reach. It has no method that reads or writes, no
+/// accessor, and cannot be turned back.
+#[derive(Debug)]
+pub struct SealedMemory {
+    _mapped: GuestMemoryMmap,
+}
+
+impl GuestMemory {
+    /// Maps the memory of `machine`.
+    pub fn new(machine: &Machine) -> Result<Self> {
+        let ranges: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
+        let private: Vec<_> = layout::private(&machine.memory, &ranges)
+            .iter()
+            .map(|range| Ok((GuestAddress(range.base()), bytes(*range)?)))
+            .collect::<Result<_>>()?;
+        let private = GuestMemoryMmap::from_ranges(&private)
+            .map_err(|error| Error::Host(format!("guest memory can't be mapped: {error}")))?;
+        let pools = machine.pools.iter().map(map_pool).collect::<Result<_>>()?;
+        Ok(Self { private, pools })
+    }
+
+    /// Gives each mapping to `vm` as a slot of its own.
+    pub fn register(&self, vm: &VmFd) -> Result<()> {
+        let private = self.private.iter().map(|region| (region.start_addr().0, mapping(region)));
+        let pools = self.pools.iter().map(|pool| (pool.range().base(), pool.mapping()));
+        for (slot, (guest, (host, size))) in (0..).zip(private.chain(pools)) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr: guest,
+                memory_size: size,
+                userspace_addr: host,
+                flags: 0,
+            };
+            // SAFETY: the range is one whole mapping of this process. It stays mapped while the VM lives: whoever
+            // holds the VM holds the sealed memory and the pools, too (`Vm`).
+            unsafe { vm.set_user_memory_region(region) }
+                .map_err(|error| Error::Host(format!("KVM refused guest memory at {guest:#x}: {error}")))?;
+        }
+        Ok(())
+    }
+
+    /// Loads the guest, and gives up the handle of private memory.
+    pub fn load(self, machine: &Machine, images: boot::Images) -> Result<Loaded> {
+        let entry = boot::load(&self.private, machine, images)
+            .map_err(|error| Error::argument(option(&error), error))?;
+        Ok(Loaded { private: SealedMemory { _mapped: self.private }, pools: self.pools, entry })
+    }
+}
+
+/// A guest that is loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Keep it while vCPUs run.
+    pub private: SealedMemory,
+    /// The pools, in the order of the machine description.
+    pub pools: Vec<Pool>,
+    /// Where the first vCPU starts.
+    pub entry: boot::Entry,
+}
+
+/// The option that an error of the loader is about.
+fn option(error: &boot::Error) -> &'static str {
+    match error {
+        boot::Error::InitrdRead(_) | boot::Error::InitrdEmpty | boot::Error::InitrdTooLarge { .. } => {
+            "--initrd"
+        }
+        boot::Error::CmdlineTooLong { .. } => "--cmdline",
+        boot::Error::DeviceTreeTooLarge { .. } => "--dtb",
+        _ => "--kernel",
+    }
+}
+
+/// A pool is a memfd that can't shrink: truncated, it would turn accesses into SIGBUS.
+fn map_pool(pool: &cvmm_firmware::Pool) -> Result<Pool> {
+    let failed =
+        |what: &str, error: String| Error::Host(format!("the pool's memory can't be {what}: {error}"));
+    let name = CString::new(format!("cvmm-{}", pool.name)).map_err(|e| failed("named", e.to_string()))?;
+    let fd = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+        .map_err(|e| failed("made", e.to_string()))?;
+    let file = File::from(fd);
+    file.set_len(pool.range.size()).map_err(|e| failed("made", e.to_string()))?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
+    let mapping = MmapRegion::from_file(FileOffset::new(file, 0), bytes(pool.range)?)
+        .map_err(|e| failed("mapped", e.to_string()))?;
+    Pool::new(&pool.name, pool.range.base(), mapping).ok_or_else(|| failed("placed", pool.range.to_string()))
+}
+
+/// Host-virtual address and bytes of a mapping.
+fn mapping(region: &GuestRegionMmap) -> (u64, u64) {
+    (region.as_ptr() as u64, region.len())
+}
+
+fn bytes(range: Range) -> Result<usize> {
+    usize::try_from(range.size()).map_err(|error| Error::vmm("guest memory", error))
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! From a configuration to a virtual machine.
+
+mod describe;
+mod devices;
+mod memory;
+mod vm;
+
+pub use describe::describe;
+pub use devices::{Opened, open};
+pub use memory::{GuestMemory, Loaded, SealedMemory};
+pub use vm::{Device, Parts, Vm, create};

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The run report: what the guest's devices did, and what they refused to do.
+
+use cvmm_arch::native::layout;
+use cvmm_devices::pool::{Audit, Refusal, Tally};
+use cvmm_devices::virtio::{Kind, Summary, feature};
+use cvmm_firmware::{Machine, Range, Transport, VirtioDevice};
+use serde::Serialize;
+
+use crate::Outcome;
+use crate::machine::Device;
+
+/// Format of the report; it changes when a field changes its meaning or goes.
+const VERSION: u32 = 1;
+
+/// How private memory is kept from this process. Stronger ways are to come; each says so here.
+const ENFORCEMENT: &str =
+    "type system: once the guest is loaded, no code of this process can name private memory";
+
+/// The report, as JSON. Addresses are guest-physical, sizes are bytes, both as numbers.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    version: u32,
+    outcome: OutcomeReport,
+    /// None if the run ended before there was a machine.
+    memory: Option<Memory>,
+    cpus: usize,
+    devices: Vec<DeviceReport>,
+    /// Refusals of all devices.
+    refused: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct OutcomeReport {
+    kind: &'static str,
+    exit_code: u8,
+    detail: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    total: u64,
+    private: Vec<Extent>,
+    pools: Vec<PoolReport>,
+    enforcement: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Extent {
+    base: u64,
+    size: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PoolReport {
+    name: String,
+    #[serde(flatten)]
+    extent: Extent,
+}
+
+#[derive(Debug, Serialize)]
+struct DeviceReport {
+    name: String,
+    kind: Kind,
+    transport: &'static str,
+    window: Extent,
+    gsi: u32,
+    pool: String,
+    features: Features,
+    queues: Vec<QueueReport>,
+    dma: Dma,
+    refused: u64,
+    refusals: Vec<RefusalReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct Features {
+    offered: u64,
+    accepted: u64,
+    accepted_names: Vec<&'static str>,
+    refused_offer: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueReport {
+    index: u16,
+    size: u16,
+    descriptor_table: u64,
+    available_ring: u64,
+    used_ring: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Dma {
+    read: Moved,
+    written: Moved,
+    rings: Moved,
+}
+
+#[derive(Debug, Serialize)]
+struct Moved {
+    accesses: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RefusalReport {
+    #[serde(flatten)]
+    refusal: Refusal,
+    count: u64,
+}
+
+impl Report {
+    /// The report of a run that ended before there was a machine.
+    pub fn without_machine(outcome: &Outcome) -> Self {
+        let outcome = OutcomeReport {
+            kind: outcome.kind(),
+            exit_code: outcome.exit_code(),
+            detail: outcome.detail().into(),
+        };
+        Self { version: VERSION, outcome, memory: None, cpus: 0, devices: Vec::new(), refused: 0 }
+    }
+
+    /// The report of a run of `machine` with `devices`.
+    pub fn new(outcome: &Outcome, machine: &Machine, devices: &[Device]) -> Self {
+        let devices: Vec<_> = machine
+            .virtio
+            .iter()
+            .zip(devices)
+            .map(|(description, device)| {
+                device.transport.with_core(|core| DeviceReport::new(description, &core.summary()))
+            })
+            .collect();
+        let pools: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
+        let memory = Memory {
+            total: machine.memory.iter().map(Range::size).sum(),
+            private: layout::private(&machine.memory, &pools).into_iter().map(Extent::from).collect(),
+            pools: machine
+                .pools
+                .iter()
+                .map(|pool| PoolReport { name: pool.name.clone(), extent: pool.range.into() })
+                .collect(),
+            enforcement: ENFORCEMENT,
+        };
+        Self {
+            memory: Some(memory),
+            cpus: machine.cpus.len(),
+            refused: devices.iter().map(|device| device.refused).sum(),
+            devices,
+            ..Self::without_machine(outcome)
+        }
+    }
+}
+
+impl DeviceReport {
+    fn new(description: &VirtioDevice, summary: &Summary<'_>) -> Self {
+        let Transport::Mmio { window, interrupt } = description.transport;
+        let audit = summary.gate.audit();
+        let refusals = audit.refusals();
+        Self {
+            name: summary.name.into(),
+            kind: summary.kind,
+            transport: "mmio",
+            window: window.into(),
+            gsi: interrupt.0,
+            pool: summary.gate.pool().name().into(),
+            features: Features {
+                offered: summary.offered,
+                accepted: summary.accepted,
+                accepted_names: feature::names(summary.kind, summary.accepted),
+                refused_offer: summary.refused_offer.map(str::to_owned),
+            },
+            queues: summary
+                .queues
+                .iter()
+                .map(|(index, layout)| QueueReport {
+                    index: *index,
+                    size: layout.size,
+                    descriptor_table: layout.descriptor_table,
+                    available_ring: layout.available_ring,
+                    used_ring: layout.used_ring,
+                })
+                .collect(),
+            dma: Dma::new(audit),
+            refused: refusals.total,
+            refusals: refusals
+                .first
+                .into_iter()
+                .map(|(refusal, count)| RefusalReport { refusal, count })
+                .collect(),
+        }
+    }
+}
+
+impl Dma {
+    fn new(audit: &Audit) -> Self {
+        Self { read: (&audit.read).into(), written: (&audit.written).into(), rings: (&audit.rings).into() }
+    }
+}
+
+impl From<&Tally> for Moved {
+    fn from(tally: &Tally) -> Self {
+        Self { accesses: tally.accesses(), bytes: tally.bytes() }
+    }
+}
+
+impl From<Range> for Extent {
+    fn from(range: Range) -> Self {
+        Self { base: range.base(), size: range.size() }
+    }
+}

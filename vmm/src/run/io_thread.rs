@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One thread a device: slow storage behind one does not hold up the others, nor a vCPU.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use cvmm_devices::virtio::Worker;
+use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::control::ExitRequest;
+use crate::{Error, Outcome, Result};
+
+/// A running worker.
+#[derive(Debug)]
+pub struct IoThread {
+    stop: Arc<Stop>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Stop {
+    asked: AtomicBool,
+    event: EventFd,
+}
+
+/// Wakes the loop so that it sees that it should stop.
+struct Waker(Arc<Stop>);
+
+impl MutEventSubscriber for Waker {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps) {
+        let _ = self.0.event.read();
+    }
+
+    fn init(&mut self, ops: &mut EventOps) {
+        if let Err(error) = ops.add(Events::new(&self.0.event, EventSet::IN)) {
+            log::error!("event loop: {error}");
+        }
+    }
+}
+
+impl IoThread {
+    /// Starts the thread of the device `name`.
+    pub fn start(name: &str, worker: Worker, exit: Arc<ExitRequest>) -> Result<Self> {
+        let failed = |error: &dyn std::fmt::Display| Error::vmm(name, error);
+        let event = EventFd::new(EFD_NONBLOCK).map_err(|error| failed(&error))?;
+        let stop = Arc::new(Stop { asked: AtomicBool::new(false), event });
+        let mut events: EventManager<Box<dyn MutEventSubscriber + Send>> =
+            EventManager::new().map_err(|error| failed(&error))?;
+        events.add_subscriber(Box::new(worker));
+        events.add_subscriber(Box::new(Waker(Arc::clone(&stop))));
+        let until = Arc::clone(&stop);
+        let body = move || {
+            let _guard = PanicGuard(&exit);
+            while !until.asked.load(Ordering::Acquire) {
+                if let Err(error) = events.run() {
+                    exit.ask(Outcome::VmmError(format!("event loop: {error}")));
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(name.into()).spawn(body).map_err(|error| failed(&error))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Returns when the thread has ended, its current turn included.
+    pub fn stop(self) {
+        self.stop.asked.store(true, Ordering::Release);
+        let _ = self.stop.event.write(1);
+        // A panic was told by the guard.
+        let _ = self.thread.join();
+    }
+}
+
+/// Ends the run if its thread panics: no half-alive VM.
+pub(super) struct PanicGuard<'a>(pub(super) &'a ExitRequest);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.ask(Outcome::VmmError("a thread of cvmm panicked".into()));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! vCPU threads.
+
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use cvmm_arch::native::ioapic::IoApic;
+use cvmm_devices::bus::Bus;
+use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+use super::control::ExitRequest;
+use super::io_thread::PanicGuard;
+use crate::machine::Vm;
+use crate::{Error, Outcome, Result};
+
+/// The running vCPUs.
+#[derive(Debug)]
+pub struct Vcpus {
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Vcpus {
+    /// Starts a thread for each of `vcpus`.
+    pub fn start(vcpus: Vec<VcpuFd>, vm: &Vm, exit: &Arc<ExitRequest>) -> Result<Self> {
+        extern "C" fn interrupt(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+        // The signal does nothing but interrupt KVM_RUN.
+        register_signal_handler(SIGRTMIN(), interrupt).map_err(|error| Error::vmm("signals", error))?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut running = Self { threads: Vec::with_capacity(vcpus.len()), stop };
+        for (id, fd) in vcpus.into_iter().enumerate() {
+            let exit = Arc::clone(exit);
+            let mut vcpu = Vcpu {
+                fd,
+                mmio: Arc::clone(&vm.mmio),
+                ports: Arc::clone(&vm.ports),
+                io_apic: Arc::clone(&vm.io_apic),
+                stop: Arc::clone(&running.stop),
+            };
+            let thread = thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
+                let _guard = PanicGuard(&exit);
+                if let Some(outcome) = vcpu.run() {
+                    exit.ask(outcome);
+                }
+            });
+            match thread {
+                Ok(thread) => running.threads.push(thread),
+                Err(error) => {
+                    running.stop();
+                    return Err(Error::vmm("vCPU thread", error));
+                }
+            }
+        }
+        Ok(running)
+    }
+
+    /// Returns when all vCPU threads have ended.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        for thread in self.threads {
+            // A signal that arrives just before KVM_RUN is entered is lost; so it is sent until the thread has ended.
+            while !thread.is_finished() {
+                let _ = thread.kill(SIGRTMIN());
+                thread::sleep(Duration::from_micros(200));
+            }
+            // A panic was told by the guard.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Vcpu {
+    fd: VcpuFd,
+    mmio: Arc<Bus>,
+    ports: Arc<Bus>,
+    io_apic: Arc<IoApic>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Vcpu {
+    /// Runs until it is stopped (`None`) or the guest can't go on.
+    fn run(&mut self) -> Option<Outcome> {
+        while !self.stop.load(Ordering::Acquire) {
+            let exit = match self.fd.run() {
+                Ok(exit) => exit,
+                Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
+                Err(error) if error.errno() == libc::EFAULT => {
+                    return Some(Outcome::VmmError("KVM_RUN: guest memory could not be had (EFAULT)".into()));
+                }
+                Err(error) => return Some(Outcome::VmmError(format!("KVM_RUN: {error}"))),
+            };
+            match exit {
+                VcpuExit::MmioRead(address, data) => self.mmio.read(address, data),
+                VcpuExit::MmioWrite(address, data) => self.mmio.write(address, data),
+                VcpuExit::IoIn(port, data) => self.ports.read(port.into(), data),
+                VcpuExit::IoOut(port, data) => self.ports.write(port.into(), data),
+                VcpuExit::IoapicEoi(vector) => self.io_apic.end_of_interrupt(vector),
+                VcpuExit::Intr => {}
+                VcpuExit::Shutdown => return Some(Outcome::GuestCrashed("triple fault".into())),
+                VcpuExit::FailEntry(reason, cpu) => {
+                    return Some(Outcome::HostCannot(format!(
+                        "KVM could not enter the guest: reason {reason:#x} on CPU {cpu}"
+                    )));
+                }
+                VcpuExit::InternalError => return Some(self.internal_error()),
+                other => {
+                    let other = format!("{other:?}");
+                    return Some(Outcome::VmmError(format!(
+                        "KVM: an exit that is not expected here: {other}"
+                    )));
+                }
+            }
+        }
+        None
+    }
+
+    fn internal_error(&mut self) -> Outcome {
+        let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
+        // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, so `internal` is the member that KVM filled in; it is
+        // plain integers.
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        if suberror == KVM_INTERNAL_ERROR_EMULATION && !has_hardware_virtualization() {
+            return Outcome::HostCannot(format!(
+                "this host's KVM emulates guest kernels (its CPU shows neither vmx nor svm) and met an instruction \
+                 that it can't emulate, at {rip:#x}. Linux needs a KVM with hardware virtualization: use a host that \
+                 has it, or enable nested virtualization; `cargo lab run` brings its own, under QEMU"
+            ));
+        }
+        Outcome::GuestCrashed(format!("KVM internal error {suberror} at {rip:#x}"))
+    }
+}
+
+/// Whether the host's CPU has what KVM needs to run guest kernels at full speed.
+fn has_hardware_virtualization() -> bool {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags"));
+    flags.next().is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+}
