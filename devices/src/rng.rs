@@ -74,3 +74,57 @@ impl DeviceType for Rng {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Reason;
+    use crate::testing::{Memory, Rig};
+
+    /// Counts, so that it is seen where each byte went.
+    struct Count(u8);
+
+    impl Read for Count {
+        fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
+            for byte in to.iter_mut() {
+                self.0 = self.0 % 250 + 1;
+                *byte = self.0;
+            }
+            Ok(to.len())
+        }
+    }
+
+    fn rig() -> Rig {
+        Rig::start(Memory::new(), Box::new(Rng::new(Box::new(Count(0)))), 0)
+    }
+
+    /// virtio 1.3, 5.4.6.2: one or more random bytes, and the length says how many; 2.7.4.1: buffers cut anywhere.
+    #[test]
+    fn buffers_are_filled_as_far_as_the_length_says() {
+        for lens in [vec![1], vec![64], vec![3, 0, 7, 100], vec![4096], vec![4000, 4000]] {
+            let mut rig = rig();
+            let places = rig.drivers[0].request(&[], &lens);
+            rig.serve(0);
+            let [(0, used)] = rig.drivers[0].take_used()[..] else { panic!("not one used element") };
+            let bytes = rig.memory.gather(&places);
+            assert!(used >= 1 && used as usize <= bytes.len());
+            let (filled, rest) = bytes.split_at(used as usize);
+            assert!(filled.iter().zip((1..=250u8).cycle()).all(|(got, expected)| *got == expected));
+            assert!(rest.iter().all(|byte| *byte == 0));
+            assert_eq!(rig.interrupts.take(), (1, 0));
+        }
+    }
+
+    /// virtio 1.3, 5.4.6.1: "MUST NOT place device-readable buffers into the queue".
+    #[test]
+    fn readable_or_empty_buffers_are_refused() {
+        let shapes: [(&[&[u8]], &[u32]); 4] =
+            [(&[&[0; 8]], &[]), (&[&[0; 8]], &[8]), (&[&[]], &[8]), (&[], &[0])];
+        for (readable, writable) in shapes {
+            let mut rig = rig();
+            rig.drivers[0].request(readable, writable);
+            rig.assert_refused(0);
+            assert_eq!(rig.refusals().first[0].0.reason, Reason::WrongDirection);
+        }
+    }
+}

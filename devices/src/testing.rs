@@ -88,6 +88,12 @@ impl Memory {
         u16::from_le_bytes(self.read(address, 2).try_into().unwrap())
     }
 
+    /// Nothing in use, and zeros everywhere.
+    pub(crate) fn clear(&self) {
+        self.write(self.base, &vec![0; usize::try_from(self.size).unwrap()]);
+        self.free.set(self.base);
+    }
+
     /// The bytes of several buffers, one after the other.
     pub(crate) fn gather(&self, buffers: &[(u64, u32)]) -> Vec<u8> {
         buffers.iter().flat_map(|&(address, len)| self.read(address, u64::from(len))).collect()

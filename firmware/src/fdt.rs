@@ -8,10 +8,16 @@ use vm_fdt::FdtWriter;
 
 use crate::{Interrupt, Machine, Range, Transport};
 
-/// The tree could not be written.
+/// Why there is no tree.
 #[derive(Debug, thiserror::Error)]
-#[error("the device tree could not be written: {0}")]
-pub struct Error(#[from] vm_fdt::Error);
+pub enum Error {
+    /// The writer refused a name or a value.
+    #[error("the device tree could not be written: {0}")]
+    Write(#[from] vm_fdt::Error),
+    /// A device is bound to a pool that the machine does not have: Linux would ignore the binding and use any memory.
+    #[error("device {0} is bound to a pool that is not there")]
+    NoSuchPool(String),
+}
 
 type Result<T = ()> = std::result::Result<T, vm_fdt::Error>;
 
@@ -27,11 +33,16 @@ const UART_CLOCK_HZ: u32 = 1_843_200;
 
 /// Writes the device tree of `machine`.
 pub fn device_tree(machine: &Machine) -> std::result::Result<Vec<u8>, Error> {
+    let unbound = |device: &&crate::VirtioDevice| usize::from(device.pool.0) >= machine.pools.len();
+    if let Some(device) = machine.virtio.iter().find(unbound) {
+        return Err(Error::NoSuchPool(device.name.clone()));
+    }
     Ok(write(machine)?)
 }
 
 fn write(machine: &Machine) -> Result<Vec<u8>> {
     let mut fdt = FdtWriter::new()?;
+    fdt.set_boot_cpuid_phys(machine.cpus.first().copied().unwrap_or(0));
     let root = fdt.begin_node("")?;
     fdt.property_u32("#address-cells", 2)?;
     fdt.property_u32("#size-cells", 2)?;
@@ -105,9 +116,10 @@ fn interrupt_controllers(fdt: &mut FdtWriter, machine: &Machine) -> Result {
         reg(fdt, range)?;
         fdt.property_null("interrupt-controller")?;
         fdt.property_u32("#interrupt-cells", 2)?;
-        if let Some(phandle) = phandle {
-            fdt.property_u32("#address-cells", 0)?;
-            fdt.property_phandle(phandle)?;
+        match phandle {
+            Some(phandle) => fdt.property_phandle(phandle)?,
+            // There is no 8259, so nothing has to be switched away from it.
+            None => fdt.property_null("intel,virtual-wire-mode")?,
         }
         fdt.end_node(node)?;
     }

@@ -9,7 +9,7 @@
 #   OUTPUT_DIR  gets bzImage-x86_64, config-x86_64.full and PROVENANCE.toml.
 #               Default: the directory of this script.
 #   CACHE_DIR   gets the package index, the package, the source and the objects:
-#               about 2.5 GB.  Default: ${XDG_CACHE_HOME:-~/.cache}/cvmm-guest-kernel
+#               about 2 GB.  Default: ${XDG_CACHE_HOME:-~/.cache}/cvmm-guest-kernel
 #
 # Environment:
 #   JOBS            parallel jobs, default: the number of processors
@@ -193,11 +193,11 @@ build() {
     say "building with $jobs jobs (objects in $objects)"
     kernel_make -s -j"$jobs" bzImage
     local built=$objects/arch/x86/boot/bzImage
-    # Nothing of this machine may be in the image: look in the unpacked kernel.
+    # No path of this machine may be in the image: look in the unpacked kernel.
     local where
-    for where in "$cache" "$here" "$(uname -n)"; do
-        ! grep -qaF -- "$where" "$objects/vmlinux.stripped" ||
-            say "NOTICE: the image contains the string $where"
+    for where in "$cache" "$here"; do
+        ! grep -qaF -- "$where" "$objects/arch/x86/boot/compressed/vmlinux.bin" "$built" ||
+            die "the image contains the path $where"
     done
     install -m 644 "$built" "$out/$IMAGE"
     install -m 644 "$objects/.config" "$out/$CONFIG"
@@ -215,7 +215,7 @@ licence = "GPL-2.0-only"
 
 # The complete corresponding source is this Debian package, without a patch:
 #   apt-get download $PACKAGE=$version
-# in bookworm-backports; later on, from Debian's snapshot archive under the same
+# and, when the archive has moved on, Debian's snapshot archive under the same
 # name and version.
 source_package = "$PACKAGE"
 source_version = "$version"

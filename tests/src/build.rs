@@ -42,6 +42,9 @@ pub fn static_programs() -> Result<Programs> {
         .args(["--package", "cvmm", "--package", "cvmm-tests"])
         .args(["--bin", "cvmm", "--bin", "host-agent", "--bin", "guest-init"])
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // They are carried into every guest and host: debug information would be most of it.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .stdin(Stdio::null())
         .stdout(std::io::stderr())

@@ -53,7 +53,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub initrd: Option<PathBuf>,
 
-    /// Added to the kernel's command line: "console=ttyS0 reboot=k panic=-1"
+    /// Added to the kernel's command line, which names the console and asks for a reset after a panic
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 

@@ -41,7 +41,8 @@ pub const IO_APIC_PINS: u32 = 24;
 const IO_APIC: Range = Range::fixed(0xfec0_0000, 0x1000);
 const LOCAL_APIC: Range = Range::fixed(0xfee0_0000, 0x1000);
 
-const UART: Range = Range::fixed(0xd100_0000, 8);
+/// Register window of the UART.
+pub const UART: Range = Range::fixed(0xd100_0000, 8);
 const UART_PIN: Interrupt = Interrupt(4);
 const POWER: Range = Range::fixed(0xd100_1000, 4);
 const PVPANIC: Range = Range::fixed(0xd100_2000, 2);

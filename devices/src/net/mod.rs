@@ -26,8 +26,8 @@ const QUEUE_SIZES: &[u16] = &[256, 256];
 
 /// Bytes of `struct virtio_net_hdr_v1` (virtio 1.3, 5.1.6), before every packet in both directions.
 pub const HEADER_LEN: usize = 12;
-/// Header and the largest packet that segmentation offload makes.
-pub const MAX_FRAME: usize = HEADER_LEN + 65535 + 14 + 4;
+/// Header and the largest packet (virtio 1.3, 5.1.6.3): Ethernet with a VLAN tag, IPv6, and IPv6's largest payload.
+pub const MAX_FRAME: usize = HEADER_LEN + 14 + 4 + 40 + 65535;
 
 /// Feature bits of this type and their names.
 pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[

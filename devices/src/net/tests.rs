@@ -1,1 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Expectations are from virtio 1.3, 5.1 and 2.7.4; the clause stands at each test.
 
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use event_manager::{EventManager, SubscriberOps};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::*;
+use crate::pool::{Reason, Structure};
+use crate::testing::{Desc, INDIRECT_DESC, Memory, Rig};
+use crate::virtio::{EventFds, Worker};
+
+/// VIRTIO_NET_F_MRG_RXBUF.
+const MRG_RXBUF: u64 = 1 << 15;
+/// VIRTIO_F_EVENT_IDX.
+const EVENT_IDX: u64 = 1 << 29;
+/// The largest packet of 5.1.6.3: "14 bytes of Ethernet header, plus 40 bytes of the IPv6 header, plus 65535 bytes",
+/// and 12 bytes of header.
+const LARGEST: usize = 12 + 14 + 40 + 65535;
+
+/// A wire: what is on its way in, what went out, what was asked for.
+#[derive(Debug, Default)]
+struct Wire {
+    incoming: VecDeque<Vec<u8>>,
+    sent: Vec<Vec<u8>>,
+    offloads: Vec<ReceiveOffloads>,
+    broken: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Wire>>, Arc<EventFd>);
+
+impl Shared {
+    fn new() -> Self {
+        Self(Arc::default(), Arc::new(EventFd::new(EFD_NONBLOCK).unwrap()))
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Wire) -> T) -> T {
+        look(&mut self.0.lock().unwrap())
+    }
+
+    fn sent(&self) -> Vec<Vec<u8>> {
+        self.with(|wire| std::mem::take(&mut wire.sent))
+    }
+}
+
+impl Tap for Shared {
+    fn set_offloads(&mut self, offloads: ReceiveOffloads) -> io::Result<()> {
+        self.with(|wire| wire.offloads.push(offloads));
+        Ok(())
+    }
+    fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize> {
+        let incoming = self.with(|wire| wire.incoming.pop_front());
+        let incoming = incoming.ok_or(io::ErrorKind::WouldBlock)?;
+        // As a tap does: what does not fit is cut off.
+        let len = incoming.len().min(frame.len());
+        frame[..len].copy_from_slice(&incoming[..len]);
+        Ok(len)
+    }
+    fn send(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for slice in frame {
+            let mut part = vec![0; slice.len()];
+            slice.copy_to(&mut part[..]);
+            bytes.extend(part);
+        }
+        self.with(|wire| {
+            if wire.broken {
+                return Err(io::Error::other("broken"));
+            }
+            wire.sent.push(bytes);
+            Ok(())
+        })
+    }
+    fn fd(&self) -> RawFd {
+        self.1.as_raw_fd()
+    }
+}
+
+/// A driver and a device on a wire.
+struct Bench {
+    rig: Rig,
+    wire: Shared,
+}
+
+impl Bench {
+    fn new(features: u64) -> Self {
+        Self::in_memory(Memory::new(), features)
+    }
+
+    fn in_memory(memory: Rc<Memory>, features: u64) -> Self {
+        let wire = Shared::new();
+        let net = Net::new(Box::new(wire.clone()), [2, 0, 0, 1, 2, 3]);
+        Self { rig: Rig::start(memory, Box::new(net), features), wire }
+    }
+
+    fn arrives(&self, frame: &[u8]) {
+        self.wire.with(|wire| wire.incoming.push_back(frame.to_vec()));
+        self.wire.1.write(1).unwrap();
+    }
+
+    /// Buffers for receiving, preset to 0xee.
+    fn buffers(&mut self, lens: &[u32]) -> Vec<(u64, u32)> {
+        let places = self.rig.drivers[0].request(&[], lens);
+        for &(address, len) in &places {
+            self.rig.memory.write(address, &vec![0xee; len as usize]);
+        }
+        places
+    }
+
+    fn receive(&mut self) -> Vec<(u32, u32)> {
+        self.rig.serve(0);
+        self.rig.drivers[0].take_used()
+    }
+
+    fn transmit(&mut self) -> Vec<(u32, u32)> {
+        self.rig.serve(1);
+        self.rig.drivers[1].take_used()
+    }
+}
+
+/// A frame as the tap gives it: `struct virtio_net_hdr` (5.1.6) with `num_buffers` 0 at offset 10, and a packet.
+fn frame(len: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = (0..len).map(|i| u8::try_from(i % 199 + 1).unwrap()).collect();
+    frame[10..12].fill(0);
+    frame
+}
+
+/// What the driver has to find: the same with `num_buffers`.
+fn received(frame: &[u8], num_buffers: u16) -> Vec<u8> {
+    let mut bytes = frame.to_vec();
+    bytes[10..12].copy_from_slice(&num_buffers.to_le_bytes());
+    bytes
+}
+
+/// 5.1.4: the MAC is at the start; 5.1.3.1: what a feature requires is offered with it.
+#[test]
+fn configuration_space_and_features_fit_the_device() {
+    let net = Net::new(Box::new(Shared::new()), [2, 0, 0, 1, 2, 3]);
+    assert_eq!(net.config_space()[..6], [2, 0, 0, 1, 2, 3]);
+    let features = net.features();
+    let has = |bit: u32| features & 1 << bit != 0;
+    assert!(has(5), "MAC");
+    let (csum, guest_csum) = (0, 1);
+    for (feature, required) in [(7, guest_csum), (8, guest_csum), (11, csum), (12, csum)] {
+        assert!(!has(feature) || has(required), "{feature} requires {required}");
+    }
+    assert!(!has(9) || has(7) || has(8), "GUEST_ECN");
+    assert!(!has(13) || has(11) || has(12), "HOST_ECN");
+    // Fields and queues of which there are none: MTU, STATUS, CTRL_VQ, MQ, HASH_REPORT, RSS.
+    assert!([3, 16, 17, 22, 57, 60].into_iter().all(|bit| !has(bit)));
+}
+
+/// 5.1.6.4.1: what the guest has not accepted is not sent to it; 5.1.3.1: TSO and ECN require GUEST_CSUM.
+#[test]
+fn the_tap_is_told_what_the_guest_accepted() {
+    let (csum, tso4, tso6, ecn) = (1 << 1, 1 << 7, 1 << 8, 1 << 9);
+    for (features, expected) in [
+        (0, [false; 4]),
+        (csum, [true, false, false, false]),
+        (csum | tso4, [true, true, false, false]),
+        (csum | tso6, [true, false, true, false]),
+        (csum | tso4 | tso6 | ecn, [true; 4]),
+        (tso4 | tso6 | ecn, [false; 4]),
+        // The other direction is the guest's business.
+        (1 | 1 << 11 | 1 << 12 | 1 << 13, [false; 4]),
+    ] {
+        let [csum, tso4, tso6, ecn] = expected;
+        let bench = Bench::new(features);
+        let offloads = bench.wire.with(|wire| wire.offloads.clone());
+        assert_eq!(offloads, [ReceiveOffloads { csum, tso4, tso6, ecn }], "{features:#x}");
+    }
+}
+
+/// 5.1.6.2, 2.7.4.1: header and packet in any arrangement of descriptors, also in an indirect table.
+#[test]
+fn a_frame_is_sent_however_it_is_cut() {
+    let mut bench = Bench::new(INDIRECT_DESC);
+    let sent = frame(1526);
+    for cuts in [vec![], vec![12], vec![10], vec![11, 12, 13], vec![0, 5, 5, 600, 1526]] {
+        let edges: Vec<usize> = [0].into_iter().chain(cuts).chain([sent.len()]).collect();
+        let pieces: Vec<&[u8]> = edges.windows(2).map(|pair| &sent[pair[0]..pair[1]]).collect();
+        bench.rig.drivers[1].request(&pieces, &[]);
+        // 2.7.8: nothing is written to a transmitted buffer.
+        assert!(matches!(bench.transmit()[..], [(_, 0)]));
+        assert_eq!(bench.wire.sent(), [sent.as_slice()]);
+    }
+    let memory = bench.rig.memory.clone();
+    let (at, table) = (memory.alloc(1526, 1), memory.alloc(32, 16));
+    memory.write(at, &sent);
+    memory.write_table(table, &[Desc::readable(at, 12).then(1), Desc::readable(at + 12, 1514)]);
+    bench.rig.drivers[1].chain(&[Desc::indirect(table, 32)]);
+    assert!(matches!(bench.transmit()[..], [(_, 0)]));
+    assert_eq!(bench.wire.sent(), [sent]);
+    assert_eq!(bench.rig.refusals().total, 0);
+}
+
+/// Many frames keep their order and are all used.
+#[test]
+fn a_full_transmit_queue_is_sent_in_order() {
+    let mut bench = Bench::new(0);
+    for n in 0..=255 {
+        let mut frame = frame(60);
+        frame[20] = n;
+        bench.rig.drivers[1].request(&[&frame], &[]);
+    }
+    assert_eq!(bench.transmit(), (0..256).map(|head| (head, 0)).collect::<Vec<_>>());
+    assert_eq!(
+        bench.wire.sent().iter().map(|frame| frame[20]).collect::<Vec<_>>(),
+        (0..=255).collect::<Vec<_>>()
+    );
+    assert!(bench.rig.interrupts.take().0 > 0);
+}
+
+/// 5.1.6.3: the largest packet there is.
+#[test]
+fn the_largest_packet_is_sent_whole() {
+    let mut bench = Bench::new(0);
+    bench.rig.drivers[1].request(&[&frame(LARGEST)], &[]);
+    assert!(matches!(bench.transmit()[..], [(_, 0)]));
+    assert!(bench.wire.sent() == [frame(LARGEST)]);
+}
+
+#[test]
+fn the_largest_packet_is_received_whole() {
+    let mut bench = Bench::new(0);
+    let places = bench.buffers(&[u32::try_from(LARGEST).unwrap()]);
+    bench.arrives(&frame(LARGEST));
+    assert_eq!(bench.receive(), [(0, u32::try_from(LARGEST).unwrap())]);
+    assert!(bench.rig.memory.gather(&places) == received(&frame(LARGEST), 1));
+}
+
+/// A frame that no wire takes is lost, as on a wire, and its buffer is used.
+#[test]
+fn a_frame_that_cannot_be_sent_is_lost() {
+    let mut bench = Bench::new(0);
+    bench.rig.drivers[1].request(&[&frame(0x2_0000)], &[]);
+    assert_eq!(bench.transmit(), [(0, 0)]);
+    bench.wire.with(|wire| wire.broken = true);
+    bench.rig.drivers[1].request(&[&frame(100)], &[]);
+    assert_eq!(bench.transmit(), [(1, 0)]);
+    bench.wire.with(|wire| wire.broken = false);
+    bench.rig.drivers[1].request(&[&frame(100)], &[]);
+    assert_eq!(bench.transmit(), [(2, 0)]);
+    assert_eq!((bench.wire.sent(), bench.rig.refusals().total), (vec![frame(100)], 0));
+}
+
+/// 5.1.6.2: header and packet are device-readable; 2.7.4.2.
+#[test]
+fn a_transmit_buffer_of_the_wrong_shape_is_refused() {
+    let frame = frame(100);
+    let shapes: [(&[&[u8]], &[u32]); 5] = [
+        (&[&frame], &[1]),
+        (&[&frame], &[0]),
+        (&[], &[100]),
+        (&[&frame[..11]], &[]),
+        (&[&[], &frame[..3]], &[]),
+    ];
+    for (readable, writable) in shapes {
+        let mut bench = Bench::new(0);
+        bench.rig.drivers[1].request(readable, writable);
+        bench.rig.assert_refused(1);
+        assert_eq!(bench.rig.refusals().first[0].0.reason, Reason::WrongDirection);
+        assert_eq!(bench.wire.sent(), [[0u8; 0]; 0]);
+    }
+}
+
+/// 5.1.6.4.1: num_buffers is 1; the frame, and nothing behind it.
+#[test]
+fn a_frame_is_received_into_one_buffer() {
+    for features in [0, MRG_RXBUF] {
+        for (buffer, len) in [(1526, 1526), (1526, 60), (12, 12), (2048, 13)] {
+            let mut bench = Bench::new(features);
+            let places = bench.buffers(&[buffer]);
+            bench.arrives(&frame(len));
+            assert_eq!(bench.receive(), [(0, u32::try_from(len).unwrap())]);
+            let mut expected = received(&frame(len), 1);
+            expected.resize(buffer as usize, 0xee);
+            assert_eq!(bench.rig.memory.gather(&places), expected);
+            assert_eq!(bench.rig.interrupts.take(), (1, 0));
+        }
+    }
+}
+
+/// 5.1.6.3.2: "each buffer can be split across multiple descriptor elements", num_buffers too.
+#[test]
+fn a_frame_is_received_however_the_buffer_is_cut() {
+    for first in 0..=13 {
+        for second in 0..=13 {
+            for features in [0, MRG_RXBUF] {
+                let mut bench = Bench::new(features);
+                let places = bench.buffers(&[first, second, 60]);
+                bench.arrives(&frame(55));
+                assert_eq!(bench.receive(), [(0, 55)]);
+                let bytes = bench.rig.memory.gather(&places);
+                assert_eq!(bytes[..55], received(&frame(55), 1), "{first} {second}");
+                assert!(bytes[55..].iter().all(|byte| *byte == 0xee));
+            }
+        }
+    }
+}
+
+/// 5.1.6.4.1: num_buffers says how many, all but the last are full, and all are used together.
+#[test]
+fn a_frame_is_spread_over_mergeable_buffers() {
+    for (buffers, len, used) in [
+        (vec![100, 100, 100], 250, vec![100, 100, 50]),
+        (vec![100, 100, 100], 200, vec![100, 100]),
+        (vec![12, 12, 300], 100, vec![12, 12, 76]),
+        (vec![50, 13, 1500], 64, vec![50, 13, 1]),
+    ] {
+        let mut bench = Bench::new(MRG_RXBUF);
+        let places: Vec<_> = buffers.iter().flat_map(|&len| bench.buffers(&[len])).collect();
+        bench.arrives(&frame(len));
+        assert_eq!(bench.receive(), (0..).zip(used.clone()).collect::<Vec<_>>());
+        let filled: Vec<_> = places.iter().zip(&used).map(|(&(at, _), &len)| (at, len)).collect();
+        let expected = received(&frame(len), u16::try_from(used.len()).unwrap());
+        assert_eq!(bench.rig.memory.gather(&filled), expected);
+        assert_eq!(bench.rig.interrupts.take(), (1, 0));
+    }
+}
+
+/// A frame waits for as many buffers as it takes; until then none is used (5.1.6.4.1: "together").
+#[test]
+fn a_frame_waits_for_buffers() {
+    for features in [MRG_RXBUF, MRG_RXBUF | EVENT_IDX] {
+        let mut bench = Bench::new(features);
+        bench.arrives(&frame(250));
+        bench.arrives(&frame(60));
+        assert_eq!(bench.receive(), []);
+        let mut places = Vec::new();
+        for _ in 0..2 {
+            places.extend(bench.buffers(&[100]));
+            assert_eq!(bench.receive(), []);
+        }
+        if features & EVENT_IDX != 0 {
+            // 2.7.10.2: the driver is to tell of the next buffer it adds.
+            let event = bench.rig.memory.read_u16(bench.rig.drivers[0].avail_event());
+            assert_eq!(event, bench.rig.drivers[0].avail);
+        }
+        assert_eq!(bench.rig.interrupts.take(), (0, 0));
+        places.extend(bench.buffers(&[100]));
+        assert_eq!(bench.receive(), [(0, 100), (1, 100), (2, 50)]);
+        let bytes = bench.rig.memory.gather(&places);
+        assert_eq!(bytes[..250], received(&frame(250), 3));
+        // The one behind it is not lost.
+        let places = bench.buffers(&[100]);
+        assert_eq!(bench.receive(), [(3, 60)]);
+        assert_eq!(bench.rig.memory.gather(&places)[..60], received(&frame(60), 1));
+    }
+}
+
+/// A frame, and a notification of buffers, each wake the device; a frame that waits keeps nothing busy.
+#[test]
+fn frames_and_buffers_wake_the_worker() {
+    let mut bench = Bench::new(0);
+    let notifications = Arc::new(EventFds::new(2).unwrap());
+    let mut events = EventManager::new().unwrap();
+    events.add_subscriber(Worker::new(bench.rig.core.handle().clone(), notifications.clone()));
+    let mut settle = || (0..100).take_while(|_| events.run_with_timeout(0).unwrap() > 0).count();
+    settle();
+    bench.arrives(&frame(60));
+    assert_eq!(settle(), 1);
+    bench.buffers(&[100]);
+    notifications.notify(0);
+    assert!((1..100).contains(&settle()));
+    assert_eq!(bench.rig.drivers[0].take_used(), [(0, 60)]);
+    // More frames than one turn takes.
+    (0..200).for_each(|_| drop(bench.buffers(&[100])));
+    (0..200).for_each(|_| bench.arrives(&frame(61)));
+    assert!((2..100).contains(&settle()));
+    assert_eq!(bench.rig.drivers[0].take_used().len(), 200);
+}
+
+/// Nobody could take it: it is lost, and those after it are not.
+#[test]
+fn a_frame_that_no_buffer_can_take_is_lost() {
+    let mut bench = Bench::new(0);
+    bench.arrives(&frame(101));
+    bench.arrives(&frame(100));
+    let places = bench.buffers(&[100]);
+    // 5.1.6.3.2: "MUST use only a single descriptor if MRG_RXBUF was not negotiated".
+    bench.buffers(&[100]);
+    assert_eq!(bench.receive(), [(0, 100)]);
+    assert_eq!(bench.rig.memory.gather(&places), received(&frame(100), 1));
+
+    let mut bench = Bench::new(MRG_RXBUF);
+    (0..256).for_each(|_| drop(bench.buffers(&[12])));
+    bench.arrives(&frame(256 * 12 + 1));
+    bench.arrives(&frame(256 * 12));
+    assert_eq!(bench.receive(), (0..256).map(|head| (head, 12)).collect::<Vec<_>>());
+}
+
+/// What waited for the driver that was is not given to the next one.
+#[test]
+fn a_waiting_frame_is_forgotten_at_a_reset() {
+    let mut bench = Bench::new(0);
+    bench.arrives(&frame(100));
+    assert_eq!(bench.receive(), []);
+    bench.rig.initialise(crate::testing::REQUIRED);
+    bench.buffers(&[100]);
+    assert_eq!(bench.receive(), []);
+    bench.arrives(&frame(61));
+    assert_eq!(bench.receive(), [(0, 61)]);
+}
+
+/// 5.1.6.3.1: device-writable, at least the size of the header.
+#[test]
+fn a_receive_buffer_of_the_wrong_shape_is_refused() {
+    let shapes: [(&[&[u8]], &[u32]); 5] =
+        [(&[&[0; 200]], &[]), (&[&[0]], &[200]), (&[&[]], &[200]), (&[], &[11]), (&[], &[5, 0, 6])];
+    for (readable, writable) in shapes {
+        for features in [0, MRG_RXBUF] {
+            let mut bench = Bench::new(features);
+            bench.rig.drivers[0].request(readable, writable);
+            bench.arrives(&frame(100));
+            bench.rig.assert_refused(0);
+            assert_eq!(bench.rig.refusals().first[0].0.reason, Reason::WrongDirection);
+            bench.rig.initialise(crate::testing::REQUIRED | features);
+            bench.buffers(&[100]);
+            bench.arrives(&frame(60));
+            assert_eq!(bench.receive(), [(0, 60)]);
+        }
+    }
+}
+
+/// The second buffer of a frame is outside the pool: nothing goes there, and the first one is not given back as used.
+#[test]
+fn a_bad_buffer_among_mergeable_ones_is_refused() {
+    let mut bench = Bench::new(MRG_RXBUF);
+    bench.buffers(&[100]);
+    let end = bench.rig.memory.end();
+    bench.rig.drivers[0].chain(&[Desc::writable(end - 99, 100)]);
+    bench.arrives(&frame(150));
+    assert_eq!(bench.receive(), []);
+    let refusal = bench.rig.refusals().first[0].0;
+    let expected = (Structure::WritableBuffer, end - 99, 100, Reason::CrossesEnd);
+    assert_eq!((refusal.structure, refusal.address, refusal.length, refusal.reason), expected);
+    assert_eq!(bench.rig.memory.read(end - 99, 99), [0; 99]);
+    assert_eq!((bench.rig.core.status(), bench.rig.interrupts.take().1), (15 | 64, 1));
+}

@@ -55,7 +55,7 @@ fn usable() -> Result<String> {
     pattern::fill(pattern::SEED, 0, &mut memory);
     let highest = memory
         .chunks(1 << 20)
-        .map(|chunk| physical::address_of(chunk))
+        .map(physical::address_of)
         .try_fold(0, |highest, address| address.map(|address| highest.max(address)))?;
     let wrong =
         memory.iter().zip(pattern::bytes(pattern::SEED, memory.len())).position(|(is, was)| *is != was);

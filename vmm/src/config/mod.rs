@@ -14,9 +14,11 @@ use crate::{Error, Result};
 use cvmm_arch::native::layout;
 use keys::Keys;
 
-/// Kernel command line of every guest: the console, the reset that an x86 machine without ACPI has, and a reset after
-/// a panic instead of a halt.
-pub const DEFAULT_CMDLINE: &str = "console=ttyS0 reboot=k panic=-1";
+/// Kernel command line of every guest: the UART by its address (as `ttyS0`, Linux would first talk to a PC's port that
+/// is not there), the reset that an x86 machine without ACPI has, and a reset after a panic instead of a halt.
+pub fn default_cmdline() -> String {
+    format!("console=uart8250,mmio,{:#x},115200 reboot=k panic=-1", layout::UART.base())
+}
 
 /// Longest `serial=`, in bytes: what fits the device ID string (virtio 1.3, 5.2.6).
 const MAX_SERIAL: usize = cvmm_devices::blk::ID_LEN;
@@ -123,7 +125,7 @@ impl VmConfig {
                 "the number of CPUs is at least 1, and at most 254",
             )
         })?;
-        let mut cmdline = DEFAULT_CMDLINE.to_owned();
+        let mut cmdline = default_cmdline();
         if let Some(more) = &args.cmdline {
             if more.contains(['\0', '\n']) {
                 return Err(Error::argument("--cmdline", "it may not contain zero bytes or line breaks"));

@@ -55,7 +55,7 @@ fn devices_are_named_in_order() {
 
 #[test]
 fn the_command_line_is_added_to_the_default() {
-    assert_eq!(config("--pool 64M --cmdline -x").unwrap().cmdline, format!("{DEFAULT_CMDLINE} -x"));
+    assert_eq!(config("--pool 64M --cmdline -x").unwrap().cmdline, format!("{} -x", default_cmdline()));
 }
 
 /// Each message names the option, the value and what would be right.

@@ -31,6 +31,8 @@ pub struct GuestMemory {
 /// accessor, and cannot be turned back.
 #[derive(Debug)]
 pub struct SealedMemory {
+    /// What KVM is told: addresses of mappings, the pools' too.
+    slots: Vec<kvm_userspace_memory_region>,
     _mapped: GuestMemoryMmap,
 }
 
@@ -44,35 +46,42 @@ impl GuestMemory {
             .collect::<Result<_>>()?;
         let private = GuestMemoryMmap::from_ranges(&private)
             .map_err(|error| Error::Host(format!("guest memory can't be mapped: {error}")))?;
+        private.iter().for_each(|region| advise_huge(region.as_ptr(), region.size()));
         let pools = machine.pools.iter().map(map_pool).collect::<Result<_>>()?;
         Ok(Self { private, pools })
-    }
-
-    /// Gives each mapping to `vm` as a slot of its own.
-    pub fn register(&self, vm: &VmFd) -> Result<()> {
-        let private = self.private.iter().map(|region| (region.start_addr().0, mapping(region)));
-        let pools = self.pools.iter().map(|pool| (pool.range().base(), pool.mapping()));
-        for (slot, (guest, (host, size))) in (0..).zip(private.chain(pools)) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                guest_phys_addr: guest,
-                memory_size: size,
-                userspace_addr: host,
-                flags: 0,
-            };
-            // SAFETY: the range is one whole mapping of this process. It stays mapped while the VM lives: whoever
-            // holds the VM holds the sealed memory and the pools, too (`Vm`).
-            unsafe { vm.set_user_memory_region(region) }
-                .map_err(|error| Error::Host(format!("KVM refused guest memory at {guest:#x}: {error}")))?;
-        }
-        Ok(())
     }
 
     /// Loads the guest, and gives up the handle of private memory.
     pub fn load(self, machine: &Machine, images: boot::Images) -> Result<Loaded> {
         let entry = boot::load(&self.private, machine, images)
             .map_err(|error| Error::argument(option(&error), error))?;
-        Ok(Loaded { private: SealedMemory { _mapped: self.private }, pools: self.pools, entry })
+        let private = self.private.iter().map(|region| (region.start_addr().0, mapping(region)));
+        let pools = self.pools.iter().map(|pool| (pool.range().base(), pool.mapping()));
+        let slots = (0..)
+            .zip(private.chain(pools))
+            .map(|(slot, (guest_phys_addr, (userspace_addr, memory_size)))| kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr,
+                memory_size,
+                userspace_addr,
+                flags: 0,
+            })
+            .collect();
+        Ok(Loaded { private: SealedMemory { slots, _mapped: self.private }, pools: self.pools, entry })
+    }
+}
+
+impl SealedMemory {
+    /// Gives each mapping to `vm` as a slot of its own: private memory and pools.
+    pub fn register(&self, vm: &VmFd) -> Result<()> {
+        for region in &self.slots {
+            // SAFETY: the range is one whole mapping of this process. It stays mapped while the VM lives: whoever
+            // holds the VM holds the sealed memory and the pools, too (`Vm`).
+            unsafe { vm.set_user_memory_region(*region) }.map_err(|error| {
+                Error::Host(format!("KVM refused guest memory at {:#x}: {error}", region.guest_phys_addr))
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -112,7 +121,15 @@ fn map_pool(pool: &cvmm_firmware::Pool) -> Result<Pool> {
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
     let mapping = MmapRegion::from_file(FileOffset::new(file, 0), bytes(pool.range)?)
         .map_err(|e| failed("mapped", e.to_string()))?;
+    advise_huge(mapping.as_ptr(), mapping.size());
     Pool::new(&pool.name, pool.range.base(), mapping).ok_or_else(|| failed("placed", pool.range.to_string()))
+}
+
+/// Asks for huge pages: fewer faults while the guest touches its memory for the first time, and a pool is cleared by
+/// the guest at boot. A host that has none to give does not matter.
+fn advise_huge(mapping: *mut u8, size: usize) {
+    // SAFETY: the range is one whole mapping of this process, and the advice does not change its contents.
+    unsafe { libc::madvise(mapping.cast(), size, libc::MADV_HUGEPAGE) };
 }
 
 /// Host-virtual address and bytes of a mapping.

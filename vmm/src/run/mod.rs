@@ -53,6 +53,7 @@ fn run_guest(config: &VmConfig) -> Result<(Outcome, Option<Report>)> {
         config.devices.iter().map(|device| machine::open(device, config.pool.size)).collect::<Result<_>>()?;
     let images = open_images(config, &machine)?;
     let console = open_console(&config.console)?;
+    let Loaded { private, pools, entry } = GuestMemory::new(&machine)?.load(&machine, images)?;
 
     let kvm = Kvm::new().map_err(|error| {
         Error::Host(format!("/dev/kvm can't be opened: {error}; is KVM loaded, and may this user open it?"))
@@ -63,9 +64,7 @@ fn run_guest(config: &VmConfig) -> Result<(Outcome, Option<Report>)> {
         return Err(Error::argument(format!("--cpus {}", config.cpus), reason));
     }
     let vm = Arc::new(machine::create(&kvm)?);
-    let memory = GuestMemory::new(&machine)?;
-    memory.register(&vm)?;
-    let Loaded { private, pools, entry } = memory.load(&machine, images)?;
+    private.register(&vm)?;
 
     let exit = Arc::new(ExitRequest::new()?);
     let mut disks = Vec::new();

@@ -167,16 +167,11 @@ impl Bench {
         refused
     }
 
-    /// Memory that must stay as it is when a request is refused.
+    /// Memory that must stay as it is when a request is refused: the worst first.
     fn watched(&self) -> [Range<u64>; 4] {
         let Places { pool, private, private_table, header, data, .. } = &self.places;
-        let page = PAGE as u64;
-        [
-            *header..data + page,
-            pool.end - page..pool.end,
-            *private..private + page,
-            *private_table..private_table + page,
-        ]
+        let page = |start: u64| start..start + PAGE as u64;
+        [page(*private), page(*private_table), pool.end - PAGE as u64..pool.end, *header..page(*data).end]
     }
 
     fn snapshot(&self) -> Vec<(u64, Vec<u8>)> {

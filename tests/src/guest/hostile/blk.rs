@@ -17,8 +17,11 @@ const IO_ERROR: u8 = 1;
 const READ_ONLY: u64 = 1 << 5;
 const SECTOR: u32 = 512;
 
+/// Makes a request that must be refused.
+type Make = fn(&Places) -> Request;
+
 /// All cases read one sector, but for the one that says so. A read has a header, data and a status byte.
-const CASES: [(&str, fn(&Places) -> Request); 24] = [
+const CASES: [(&str, Make); 24] = [
     ("data-in-private", |at| data(at, writable(at.private, SECTOR))),
     ("data-past-end", |at| data(at, writable(at.pool.end - 256, SECTOR))),
     ("data-before-start", |at| data(at, writable(at.pool.start - 256, SECTOR))),

@@ -3,10 +3,10 @@
 //! What /init of an emulated KVM host does before it serves the lab, and at the end.
 
 use std::fs::{File, OpenOptions};
-use std::path::Path;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::kmod::ModuleInitFlags;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -59,14 +59,18 @@ fn load_modules() -> Result<()> {
     Ok(())
 }
 
-/// Opens the port as soon as its driver has made it.
+/// Opens the port. Its driver works in the background: the node appears late, and is of use a moment later still (ENXIO).
 fn open_port() -> Result<File> {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !Path::new(PORT).exists() {
-        if Instant::now() > deadline {
-            bail!("no {PORT} appeared");
+    loop {
+        let error = match OpenOptions::new().read(true).write(true).open(PORT) {
+            Ok(port) => return Ok(port),
+            Err(error) => error,
+        };
+        let early = error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENXIO);
+        if !early || Instant::now() > deadline {
+            return Err(error).with_context(|| format!("cannot open {PORT}"));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    OpenOptions::new().read(true).write(true).open(PORT).with_context(|| format!("cannot open {PORT}"))
 }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory, and the part of it that devices reach.
+
+use cvmm_firmware::{Machine, Range};
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+
+use crate::tree::{at, by_phandle, cell, compatible, flag, has_exactly, reg, string};
+
+/// memory.yaml: device_type and reg, nothing else. One node for each range of the machine.
+pub fn memory_nodes(fdt: &Fdt, machine: &Machine) {
+    let nodes = memory(fdt);
+    for node in &nodes {
+        has_exactly(node, &["device_type", "reg"]);
+        assert_eq!(string(node, "device_type"), "memory");
+    }
+    assert_eq!(nodes.iter().map(reg).collect::<Vec<_>>(), machine.memory);
+}
+
+/// Linux ignores /reserved-memory unless its cells are the root's and `ranges` is there, and empty: addresses are not
+/// translated.
+pub fn reserved_memory_parent(fdt: &Fdt, _: &Machine) {
+    let (root, parent) = (at(fdt, "/"), at(fdt, "/reserved-memory"));
+    for cells in ["#address-cells", "#size-cells"] {
+        assert_eq!(cell(&parent, cells), cell(&root, cells), "{cells}");
+    }
+    assert!(flag(&parent, "ranges"), "ranges must be there, and empty");
+}
+
+/// shared-dma-pool.yaml for a `restricted-dma-pool`: a static region. `no-map` and `reusable` are forbidden by the
+/// schema. `linux,dma-default` and `linux,cma-default` are not, but Linux then refuses the pool and hands its memory
+/// to the page allocator: private data would end up in memory that the VMM sees.
+pub fn pools(fdt: &Fdt, machine: &Machine) {
+    let nodes = compatible(fdt, "restricted-dma-pool");
+    let children: Vec<_> = at(fdt, "/reserved-memory").children().collect();
+    assert_eq!(children.len(), nodes.len(), "only pools are reserved, and only there");
+    assert!(children.iter().all(|child| string(child, "compatible") == "restricted-dma-pool"));
+    for node in &nodes {
+        for forbidden in ["no-map", "reusable", "linux,dma-default", "linux,cma-default"] {
+            assert!(node.property(forbidden).is_none(), "{} has {forbidden}", node.name());
+        }
+        has_exactly(node, &["compatible", "reg"]);
+    }
+    let described: Vec<Range> = nodes.iter().map(reg).collect();
+    let wanted: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
+    assert_eq!(described, wanted);
+}
+
+/// A pool is RAM, whole, and belongs to no other pool.
+pub fn pools_are_in_memory(fdt: &Fdt, _: &Machine) {
+    let memory: Vec<Range> = memory(fdt).iter().map(reg).collect();
+    let pools: Vec<Range> = compatible(fdt, "restricted-dma-pool").iter().map(reg).collect();
+    for (index, pool) in pools.iter().enumerate() {
+        assert!(memory.iter().any(|range| range.contains(pool)), "pool {pool} is not in memory");
+        assert!(pools[..index].iter().all(|other| !other.overlaps(pool)), "pool {pool} overlaps another");
+    }
+}
+
+/// memory-region.yaml: each device names one region, and it is the pool that the machine binds the device to.
+pub fn device_pool(fdt: &Fdt, machine: &Machine) {
+    let nodes = compatible(fdt, "virtio,mmio");
+    assert_eq!(nodes.len(), machine.virtio.len());
+    for (node, device) in nodes.iter().zip(&machine.virtio) {
+        let (path, pool) = by_phandle(fdt, cell(node, "memory-region"));
+        assert!(path.starts_with("/reserved-memory/"), "{} has its memory-region at {path}", node.name());
+        assert_eq!(string(&pool, "compatible"), "restricted-dma-pool");
+        assert_eq!(reg(&pool), machine.pool(device.pool).range, "the pool of {}", node.name());
+    }
+    let named = |node: &FdtNode| node.properties().any(|property| property.name() == "memory-region");
+    let all = crate::tree::nodes(fdt);
+    assert_eq!(all.iter().filter(|(_, node)| named(node)).count(), nodes.len(), "no other node names a pool");
+}
+
+fn memory<'a>(fdt: &Fdt<'a>) -> Vec<FdtNode<'a>> {
+    fdt.root().children().filter(|node| node.name_without_address() == "memory").collect()
+}
