@@ -70,8 +70,8 @@ pub(super) fn serve(
         VIRTIO_BLK_T_OUT => request.write(disk, write_through).map(|()| 0),
         VIRTIO_BLK_T_FLUSH => disk.flush().map(|()| 0).map_err(Failure::from),
         VIRTIO_BLK_T_GET_ID => request.get_id(id),
-        VIRTIO_BLK_T_DISCARD => request.punch(disk, false).map(|()| 0),
-        VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true).map(|()| 0),
+        VIRTIO_BLK_T_DISCARD => request.punch(disk, false, write_through).map(|()| 0),
+        VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true, write_through).map(|()| 0),
         _ => Err(Failure::Unsupported),
     };
     let (data, status) = match outcome {
@@ -138,7 +138,7 @@ impl Request<'_> {
     }
 
     /// Discard, or write zeroes: one range, as `max_discard_seg` and `max_write_zeroes_seg` say.
-    fn punch(&self, disk: &mut dyn Disk, zeroes: bool) -> Result<(), Failure> {
+    fn punch(&self, disk: &mut dyn Disk, zeroes: bool, write_through: bool) -> Result<(), Failure> {
         if !disk.can_punch() {
             return Err(Failure::Unsupported);
         }
@@ -161,10 +161,14 @@ impl Request<'_> {
         let len = u64::from(sectors) * SECTOR;
         let offset = extent(disk, u64::from_le_bytes(sector), len)?;
         match (len, zeroes) {
-            (0, _) => Ok(()),
-            (_, true) => Ok(disk.write_zeroes(offset, len, unmap)?),
-            (_, false) => Ok(disk.discard(offset, len)?),
+            (0, _) => return Ok(()),
+            (_, true) => disk.write_zeroes(offset, len, unmap)?,
+            (_, false) => disk.discard(offset, len)?,
         }
+        if write_through {
+            disk.flush()?;
+        }
+        Ok(())
     }
 }
 

@@ -46,11 +46,11 @@ const STEPS: &[(u8, u8, Step)] = &[
 
 /// The meaning of writing `written` while the driver-owned bits are `status`.
 pub fn step(status: u8, written: u8) -> Step {
-    // DEVICE_NEEDS_RESET is ours; a driver that adds a bit to what it read writes it back.
-    let written = written & !bit::DEVICE_NEEDS_RESET;
     if written == 0 {
         return Step::Reset;
     }
+    // DEVICE_NEEDS_RESET is ours; a driver that adds a bit to what it read writes it back.
+    let written = written & !bit::DEVICE_NEEDS_RESET;
     if written == status {
         return Step::Note(status);
     }
@@ -75,7 +75,7 @@ mod tests {
         for from in reachable {
             for written in 0..=u8::MAX {
                 let expected = match (from, written & !64) {
-                    (_, 0) => Step::Reset,
+                    _ if written == 0 => Step::Reset,
                     (from, to) if from == to => Step::Note(from),
                     (0, 1) => Step::Note(1),
                     (1, 3) => Step::Note(3),
