@@ -24,18 +24,18 @@ const E820_RESERVED: u32 = 2;
 const TYPE_OF_LOADER: u8 = 0xff;
 const PAGE: u64 = 4096;
 
-/// Why a guest can't be loaded. Each names what was loaded; the caller names the option.
+/// Why a guest can't be loaded. [`Error::image`] says which image is to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// I/O error on the image.
-    #[error("kernel: it can't be read: {0}")]
+    #[error("it can't be read: {0}")]
     KernelRead(#[source] io::Error),
     /// Neither bzImage nor ELF.
-    #[error("kernel: this is neither a bzImage nor an ELF kernel (vmlinux) for x86_64")]
+    #[error("this is neither a bzImage nor an ELF kernel (vmlinux) for x86_64")]
     NotAKernel,
     /// Too old a bzImage, or a 32-bit one.
     #[error(
-        "kernel: it has no 64-bit entry or speaks boot protocol {:#x}; needed are a 64-bit kernel and 0x20f (Linux 5.5)",
+        "it has no 64-bit entry or speaks boot protocol {:#x}; needed are a 64-bit kernel and 0x20f (Linux 5.5)",
         version
     )]
     TooOld {
@@ -43,7 +43,7 @@ pub enum Error {
         version: u16,
     },
     /// The file ends too early.
-    #[error("kernel: the bzImage is truncated: {len} bytes of {expected}")]
+    #[error("the bzImage is truncated: {len} bytes of {expected}")]
     Truncated {
         /// Bytes there are.
         len: u64,
@@ -51,34 +51,32 @@ pub enum Error {
         expected: u64,
     },
     /// The loader's own error.
-    #[error(
-        "kernel: it can't be loaded into private memory ({0}); is --mem too small, or the pool in its way?"
-    )]
+    #[error("it can't be loaded into private memory ({0}); is --mem too small, or the pool in its way?")]
     Kernel(#[source] linux_loader::loader::Error),
     /// It needs room that is not there.
     #[error(
-        "kernel: it needs the memory at {extent} to unpack itself, which is not all private memory; more --mem or another pool base would help"
+        "it needs the memory at {extent} to unpack itself, which is not all private memory; more --mem or another pool base would help"
     )]
     NoRoom {
         /// What it needs.
         extent: Range,
     },
     /// I/O error on the initrd.
-    #[error("initrd: it can't be read: {0}")]
+    #[error("it can't be read: {0}")]
     InitrdRead(#[source] io::Error),
     /// The initrd is empty.
-    #[error("initrd: the file is empty")]
+    #[error("the file is empty")]
     InitrdEmpty,
     /// No private memory is large enough for it.
     #[error(
-        "initrd: it is {len} bytes, and no piece of private memory that the kernel can reach is that large; more --mem would help"
+        "it is {len} bytes, and no piece of private memory that the kernel can reach is that large; more --mem would help"
     )]
     InitrdTooLarge {
         /// Its size.
         len: u64,
     },
     /// The command line is too long for this kernel.
-    #[error("cmdline: it is {len} bytes; this kernel takes {max}")]
+    #[error("it is {len} bytes; this kernel takes {max}")]
     CmdlineTooLong {
         /// Its length.
         len: usize,
@@ -86,7 +84,7 @@ pub enum Error {
         max: u64,
     },
     /// The device tree is too large.
-    #[error("device tree: {len} bytes; there is room for {max}")]
+    #[error("{len} bytes; there is room for {max}")]
     DeviceTreeTooLarge {
         /// Bytes with the reservations around it.
         len: u64,
@@ -96,6 +94,39 @@ pub enum Error {
     /// Private memory is not where the layout says: a defect of the VMM.
     #[error("private memory can't be written: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
+}
+
+/// What was being loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// The kernel.
+    Kernel,
+    /// The initial RAM disk.
+    Initrd,
+    /// The command line.
+    Cmdline,
+    /// The device tree.
+    DeviceTree,
+    /// None of them: the VMM's own structures.
+    None,
+}
+
+impl Error {
+    /// The image that is to blame.
+    pub fn image(&self) -> Image {
+        match self {
+            Error::KernelRead(_)
+            | Error::NotAKernel
+            | Error::TooOld { .. }
+            | Error::Truncated { .. }
+            | Error::Kernel(_)
+            | Error::NoRoom { .. } => Image::Kernel,
+            Error::InitrdRead(_) | Error::InitrdEmpty | Error::InitrdTooLarge { .. } => Image::Initrd,
+            Error::CmdlineTooLong { .. } => Image::Cmdline,
+            Error::DeviceTreeTooLarge { .. } => Image::DeviceTree,
+            Error::Memory(_) => Image::None,
+        }
+    }
 }
 
 /// The loader's result.

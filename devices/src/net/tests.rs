@@ -123,14 +123,15 @@ impl Bench {
     }
 }
 
-/// A frame as the tap gives it: `struct virtio_net_hdr` (5.1.6) with `num_buffers` 0 at offset 10, and a packet.
+/// A frame as the tap gives it: `struct virtio_net_hdr` (5.1.6) and a packet; what stands in
+/// `num_buffers`, at offset 10, is not for the driver.
 fn frame(len: usize) -> Vec<u8> {
     let mut frame: Vec<u8> = (0..len).map(|i| u8::try_from(i % 199 + 1).unwrap()).collect();
-    frame[10..12].fill(0);
+    frame[10..12].fill(0xff);
     frame
 }
 
-/// What the driver has to find: the same with `num_buffers`.
+/// What the driver has to find: the same with `num_buffers` of ours.
 fn received(frame: &[u8], num_buffers: u16) -> Vec<u8> {
     let mut bytes = frame.to_vec();
     bytes[10..12].copy_from_slice(&num_buffers.to_le_bytes());

@@ -22,15 +22,19 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Takes `refusal` into the record.
-    pub fn refuse(&self, refusal: Refusal) {
+    /// Takes `refusal` into the record. `true` if it is kept there in full and was not there before.
+    pub fn refuse(&self, refusal: Refusal) -> bool {
         let mut refusals = self.refusals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         refusals.total = refusals.total.saturating_add(1);
         if let Some((_, count)) = refusals.first.iter_mut().find(|(kept, _)| *kept == refusal) {
             *count = count.saturating_add(1);
-        } else if refusals.first.len() < KEPT {
+            return false;
+        }
+        let keep = refusals.first.len() < KEPT;
+        if keep {
             refusals.first.push((refusal, 1));
         }
+        keep
     }
 
     /// All that was refused so far.
@@ -91,9 +95,9 @@ mod tests {
             reason: Reason::Outside,
         };
         for address in 0..1000 {
-            audit.refuse(refusal(address));
+            assert_eq!(audit.refuse(refusal(address)), address < KEPT as u64);
         }
-        audit.refuse(refusal(0));
+        assert!(!audit.refuse(refusal(0)));
         let refusals = audit.refusals();
         assert_eq!((refusals.total, refusals.first.len()), (1001, KEPT));
         assert_eq!(refusals.first[0], (refusal(0), 2));

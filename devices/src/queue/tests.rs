@@ -328,7 +328,10 @@ fn indirect_descriptors_where_they_must_not_be_are_refused() {
     let pointer = Desc::indirect(table, 32);
     assert_eq!(reason(PLAIN, &[buffer], &[pointer]), Reason::IndirectNotNegotiated);
     assert_eq!(reason(INDIRECT_DESC, &[buffer], &[pointer.then(1), buffer]), Reason::IndirectWithNext);
-    assert_eq!(reason(INDIRECT_DESC, &[Desc::indirect(table, 16)], &[pointer]), Reason::NestedIndirect);
+    assert_eq!(
+        reason(INDIRECT_DESC, &[Desc::indirect(table + 0x100, 16)], &[pointer]),
+        Reason::NestedIndirect
+    );
     let nested = [buffer.then(1), Desc::indirect(table + 0x100, 16)];
     assert_eq!(reason(INDIRECT_DESC, &nested, &[pointer]), Reason::NestedIndirect);
     assert_eq!(reason(INDIRECT_DESC, &nested, &[buffer.then(1), pointer]), Reason::NestedIndirect);

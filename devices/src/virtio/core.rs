@@ -31,6 +31,8 @@ pub struct Core {
     /// Driver-owned bits of the device status.
     status: u8,
     driver_features: u64,
+    /// The driver accepted a bit past the 64 that there are.
+    accepted_beyond: bool,
     /// Features of the last successful negotiation.
     accepted: u64,
     /// Why FEATURES_OK was refused last.
@@ -56,15 +58,16 @@ impl Core {
         Self {
             name: name.into(),
             kind: device.kind(),
-            gate,
+            gate: gate.clone(),
             config_space: device.config_space(),
             offered: device.features() | feature::COMMON,
             status: 0,
             driver_features: 0,
+            accepted_beyond: false,
             accepted: 0,
             refused_offer: None,
             queues,
-            handle: Arc::new(Handle::new(name, device, interrupt)),
+            handle: Arc::new(Handle::new(name, device, gate, interrupt)),
         }
     }
 
@@ -106,8 +109,10 @@ impl Core {
 
     /// The driver accepts features, 32 bits at a time. Without effect once FEATURES_OK is set.
     pub fn set_driver_features(&mut self, select: u32, bits: u32) {
-        if select < 2 && self.negotiating() {
-            set_half(&mut self.driver_features, select, bits);
+        match (self.negotiating(), select) {
+            (true, 0 | 1) => set_half(&mut self.driver_features, select, bits),
+            (true, _) => self.accepted_beyond |= bits != 0,
+            (false, _) => {}
         }
     }
 
@@ -152,7 +157,7 @@ impl Core {
                 setup.enabled = true;
                 setup.last = Some(setup.layout);
             }
-            Err(refusal) => self.handle.refuse(gate.audit(), refusal),
+            Err(refusal) => self.handle.refuse(refusal),
         }
     }
 
@@ -192,7 +197,7 @@ impl Core {
     fn accept_features(&mut self) {
         let unknown = self.driver_features & !self.offered;
         let missing = feature::REQUIRED & !self.driver_features;
-        if unknown == 0 && missing == 0 {
+        if unknown == 0 && missing == 0 && !self.accepted_beyond {
             self.status |= bit::FEATURES_OK;
             self.accepted = self.driver_features;
             self.refused_offer = None;
@@ -205,6 +210,9 @@ impl Core {
         }
         if unknown != 0 {
             why.push(format!("the driver accepted bits {unknown:#x}, which were not offered"));
+        }
+        if self.accepted_beyond {
+            why.push("the driver accepted bits above 63, which were not offered".into());
         }
         let why = why.join("; ");
         if self.refused_offer.is_none() {
@@ -223,6 +231,7 @@ impl Core {
         self.handle.reset();
         self.status = 0;
         self.driver_features = 0;
+        self.accepted_beyond = false;
         for setup in &mut self.queues {
             setup.layout = QueueLayout::default();
             setup.queue = None;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::DeviceType;
-use crate::pool::{Audit, Refusal};
+use crate::pool::{Gate, Refusal};
 use crate::queue::Queue;
 
 /// Interrupts in the abstract. A transport knows what they are on its bus.
@@ -39,14 +39,20 @@ impl Queues {
 pub struct Handle {
     engine: Mutex<Engine>,
     needs_reset: AtomicBool,
+    gate: Gate,
     interrupt: Arc<dyn Interrupt>,
     name: String,
 }
 
 impl Handle {
-    pub(super) fn new(name: &str, device: Box<dyn DeviceType>, interrupt: Arc<dyn Interrupt>) -> Self {
-        let engine = Engine { device, queues: Queues::default(), running: false };
-        Self { engine: Mutex::new(engine), needs_reset: AtomicBool::new(false), interrupt, name: name.into() }
+    pub(super) fn new(
+        name: &str,
+        device: Box<dyn DeviceType>,
+        gate: Gate,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> Self {
+        let engine = Mutex::new(Engine { device, queues: Queues::default(), running: false });
+        Self { engine, needs_reset: AtomicBool::new(false), gate, interrupt, name: name.into() }
     }
 
     /// Whether DEVICE_NEEDS_RESET is set.
@@ -88,11 +94,9 @@ impl Handle {
 
     /// Stops the device because of `refusal`: the record, DEVICE_NEEDS_RESET, a configuration change notification
     /// (virtio 1.3, 2.1.2).
-    pub(super) fn refuse(&self, audit: &Audit, refusal: Refusal) {
-        audit.refuse(refusal);
-        let total = audit.refusals().total;
+    pub(super) fn refuse(&self, refusal: Refusal) {
         // A hostile driver can do this for ever; the record counts on, the log does not.
-        if total <= 16 {
+        if self.gate.audit().refuse(refusal) {
             log::warn!("{}: refused, and stopped until the driver resets it: {refusal}", self.name);
         }
         self.needs_reset.store(true, Ordering::Release);
@@ -115,11 +119,9 @@ impl Handle {
             }
             Err(refusal) => {
                 *running = false;
-                if let Some(queue) = queues.get(refusal.queue) {
-                    // What was served before is the driver's: let it know.
-                    self.interrupt.used_buffer(refusal.queue);
-                    self.refuse(queue.gate().audit(), refusal);
-                }
+                // What was served before is the driver's: let it know.
+                self.interrupt.used_buffer(index);
+                self.refuse(refusal);
                 false
             }
         }

@@ -52,9 +52,8 @@ impl GuestMemory {
     }
 
     /// Loads the guest, and gives up the handle of private memory.
-    pub fn load(self, machine: &Machine, images: boot::Images) -> Result<Loaded> {
-        let entry = boot::load(&self.private, machine, images)
-            .map_err(|error| Error::argument(option(&error), error))?;
+    pub fn load(self, machine: &Machine, images: boot::Images) -> boot::Result<Loaded> {
+        let entry = boot::load(&self.private, machine, images)?;
         let private = self.private.iter().map(|region| (region.start_addr().0, mapping(region)));
         let pools = self.pools.iter().map(|pool| (pool.range().base(), pool.mapping()));
         let slots = (0..)
@@ -94,18 +93,6 @@ pub struct Loaded {
     pub pools: Vec<Pool>,
     /// Where the first vCPU starts.
     pub entry: boot::Entry,
-}
-
-/// The option that an error of the loader is about.
-fn option(error: &boot::Error) -> &'static str {
-    match error {
-        boot::Error::InitrdRead(_) | boot::Error::InitrdEmpty | boot::Error::InitrdTooLarge { .. } => {
-            "--initrd"
-        }
-        boot::Error::CmdlineTooLong { .. } => "--cmdline",
-        boot::Error::DeviceTreeTooLarge { .. } => "--dtb",
-        _ => "--kernel",
-    }
 }
 
 /// A pool is a memfd that can't shrink: truncated, it would turn accesses into SIGBUS.

@@ -49,6 +49,11 @@ impl ExitRequest {
         })
     }
 
+    /// Whether the run is about to end.
+    pub fn is_asked(&self) -> bool {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn outcome(&self) -> Option<Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -7,10 +7,11 @@ mod vcpu;
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use cvmm_arch::native::boot::Images;
+use cvmm_arch::native::boot::{self, Image, Images};
 use cvmm_arch::native::cpu;
 use cvmm_firmware::{Machine, device_tree};
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -52,8 +53,10 @@ fn run_guest(config: &VmConfig) -> Result<(Outcome, Option<Report>)> {
     let devices: Vec<Opened> =
         config.devices.iter().map(|device| machine::open(device, config.pool.size)).collect::<Result<_>>()?;
     let images = open_images(config, &machine)?;
-    let console = open_console(&config.console)?;
-    let Loaded { private, pools, entry } = GuestMemory::new(&machine)?.load(&machine, images)?;
+    let exit = Arc::new(ExitRequest::new()?);
+    let console = open_console(&config.console, &exit)?;
+    let Loaded { private, pools, entry } =
+        GuestMemory::new(&machine)?.load(&machine, images).map_err(|error| loader_error(config, &error))?;
 
     let kvm = Kvm::new().map_err(|error| {
         Error::Host(format!("/dev/kvm can't be opened: {error}; is KVM loaded, and may this user open it?"))
@@ -66,7 +69,6 @@ fn run_guest(config: &VmConfig) -> Result<(Outcome, Option<Report>)> {
     let vm = Arc::new(machine::create(&kvm)?);
     private.register(&vm)?;
 
-    let exit = Arc::new(ExitRequest::new()?);
     let mut disks = Vec::new();
     let devices = devices.into_iter().map(|mut opened| {
         disks.extend(opened.disk.take());
@@ -124,13 +126,12 @@ fn open_report(config: &VmConfig) -> Result<Option<File>> {
 }
 
 fn create(option: &str, path: &Path) -> Result<File> {
-    File::create(path).map_err(|error| {
-        Error::argument(format!("{option} {}", path.display()), format!("it can't be written: {error}"))
-    })
+    File::create(path)
+        .map_err(|error| Error::argument(with_path(option, path), format!("it can't be written: {error}")))
 }
 
 fn open_file(option: &str, path: &Path) -> Result<File> {
-    let wrong = |reason: String| Error::argument(format!("{option} {}", path.display()), reason);
+    let wrong = |reason: String| Error::argument(with_path(option, path), reason);
     let file = File::open(path).map_err(|error| wrong(format!("it can't be read: {error}")))?;
     match file.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(wrong("it is a directory".into())),
@@ -144,22 +145,75 @@ fn open_images(config: &VmConfig, machine: &Machine) -> Result<Images> {
     let ours = device_tree(machine).map_err(|error| Error::Vmm(error.to_string()))?;
     if let Some(path) = &config.dump_dtb {
         create("--dump-dtb", path)?.write_all(&ours).map_err(|error| {
-            Error::argument(format!("--dump-dtb {}", path.display()), format!("it can't be written: {error}"))
+            Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
         })?;
     }
     let dtb = match &config.dtb {
         None => ours,
-        Some(path) => fs::read(path).map_err(|error| {
-            Error::argument(format!("--dtb {}", path.display()), format!("it can't be read: {error}"))
-        })?,
+        Some(path) => read_dtb(path).map_err(|reason| Error::argument(with_path("--dtb", path), reason))?,
     };
     Ok(Images { kernel, initrd, dtb })
 }
 
-fn open_console(console: &ConsoleConfig) -> Result<Box<dyn Write + Send>> {
-    Ok(match console {
-        ConsoleConfig::Stdio => Box::new(io::stdout()),
-        ConsoleConfig::Off => Box::new(io::sink()),
-        ConsoleConfig::File(path) => Box::new(create("--console", path)?),
-    })
+fn read_dtb(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let dtb = fs::read(path).map_err(|error| format!("it can't be read: {error}"))?;
+    // Devicetree Specification 0.4, 5.2: magic and total size, big endian.
+    match dtb.first_chunk::<8>() {
+        Some([0xd0, 0x0d, 0xfe, 0xed, size @ ..])
+            if dtb.len() as u64 >= u64::from(u32::from_be_bytes(*size)) =>
+        {
+            Ok(dtb)
+        }
+        _ => Err("it is no flattened device tree (dtb), or truncated; dtc makes one".into()),
+    }
+}
+
+/// Names the option that a loader's error is about.
+fn loader_error(config: &VmConfig, error: &boot::Error) -> Error {
+    let option = match (error.image(), &config.initrd, &config.dtb) {
+        (Image::Kernel, ..) => with_path("--kernel", &config.kernel),
+        (Image::Initrd, Some(path), _) => with_path("--initrd", path),
+        (Image::Cmdline, ..) => "--cmdline".into(),
+        (Image::DeviceTree, _, Some(path)) => with_path("--dtb", path),
+        _ => return Error::Vmm(error.to_string()),
+    };
+    Error::argument(option, error)
+}
+
+fn with_path(option: &str, path: &Path) -> String {
+    format!("{option} {}", path.display())
+}
+
+fn open_console(console: &ConsoleConfig, exit: &Arc<ExitRequest>) -> Result<Box<dyn Write + Send>> {
+    let file = match console {
+        ConsoleConfig::Off => return Ok(Box::new(io::sink())),
+        ConsoleConfig::File(path) => create("--console", path)?,
+        ConsoleConfig::Stdio => {
+            let stdout = io::stdout().as_fd().try_clone_to_owned();
+            File::from(stdout.map_err(|error| Error::vmm("standard output", error))?)
+        }
+    };
+    Ok(Box::new(ConsoleOutput { file, exit: Arc::clone(exit) }))
+}
+
+/// Console output that nobody may be reading. The vCPU waits until somebody does, but not past the end of the run.
+struct ConsoleOutput {
+    file: File,
+    exit: Arc<ExitRequest>,
+}
+
+impl Write for ConsoleOutput {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write(bytes) {
+            // The signal that stops vCPUs ends the wait.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && self.exit.is_asked() => {
+                Ok(bytes.len())
+            }
+            result => result,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

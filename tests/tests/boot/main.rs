@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The whole of it on a KVM host: cvmm boots an unpatched Linux kernel whose devices are confined to a pool. The guest's
+//! init program makes assertions and prints them; the tests compare these, cvmm's report, and what is on the host.
+//!
+//! One binary, so that all tests take turns on one host.
+
+mod arguments;
+mod blk;
+mod console;
+mod disk;
+mod ends;
+mod guest;
+mod hostile;
+mod machine;
+mod names;
+mod net;
+mod pool;
+mod report;
+mod unaware;
