@@ -6,6 +6,8 @@
 //!
 //! This crate is pure: it knows neither KVM nor files nor threads.
 
+#![forbid(unsafe_code)]
+
 mod fdt;
 mod machine;
 mod range;

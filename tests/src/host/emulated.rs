@@ -91,7 +91,9 @@ fn qemu(
     let mut qemu = Command::new(packages::find(packages::QEMU.program).context("QEMU is not installed")?);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-machine", "q35,graphics=off", "-accel", "tcg,thread=multi,tb-size=1024"])
-        .args(["-cpu", "max,+svm,+npt", "-smp", "2", "-m", &memory_mib.to_string()])
+        // Without xsave: QEMU does not let KVM intercept XSETBV, so a guest's CPUID would disagree with its registers.
+        // Without cx16: QEMU 7.2's CMPXCHG16B leaves garbage in the flags, and an interrupt after it brings the kernel down.
+        .args(["-cpu", "max,+svm,+npt,-xsave,-cx16", "-smp", "2", "-m", &memory_mib.to_string()])
         .arg("-kernel")
         .arg(&kernel.image)
         .args(["-initrd", &format!("/proc/self/fd/{}", initramfs.as_raw_fd())])

@@ -46,7 +46,6 @@ impl GuestMemory {
             .collect::<Result<_>>()?;
         let private = GuestMemoryMmap::from_ranges(&private)
             .map_err(|error| Error::Host(format!("guest memory can't be mapped: {error}")))?;
-        private.iter().for_each(|region| advise_huge(region.as_ptr(), region.size()));
         let pools = machine.pools.iter().map(map_pool).collect::<Result<_>>()?;
         Ok(Self { private, pools })
     }
@@ -54,6 +53,8 @@ impl GuestMemory {
     /// Loads the guest, and gives up the handle of private memory.
     pub fn load(self, machine: &Machine, images: boot::Images) -> boot::Result<Loaded> {
         let entry = boot::load(&self.private, machine, images)?;
+        // Not before: the loader touches little, and need not wait for large pages to be cleared.
+        self.private.iter().for_each(|region| advise_huge(region.as_ptr(), region.size()));
         let private = self.private.iter().map(|region| (region.start_addr().0, mapping(region)));
         let pools = self.pools.iter().map(|pool| (pool.range().base(), pool.mapping()));
         let slots = (0..)

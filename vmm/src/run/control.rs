@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The main thread while the guest runs: signals, console input, and the guest's end.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cvmm_devices::power::{GuestEvent, Handler};
@@ -75,9 +76,18 @@ struct Subscriber {
 }
 
 struct Input {
-    stdin: io::Stdin,
+    /// Standard input, without a buffer: bytes in one would not make the file readable.
+    stdin: File,
     /// Looks for the quit key, on a terminal.
     keyboard: Option<Keyboard>,
+}
+
+impl Input {
+    fn new() -> io::Result<Self> {
+        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let keyboard = stdin.is_terminal().then(Keyboard::default);
+        Ok(Self { stdin, keyboard })
+    }
 }
 
 impl Control {
@@ -88,11 +98,8 @@ impl Control {
         signals.thread_block().map_err(failed)?;
         let signals =
             SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(failed)?;
-        let input = read_stdin.then(|| {
-            let stdin = io::stdin();
-            let keyboard = stdin.is_terminal().then(Keyboard::default);
-            Input { stdin, keyboard }
-        });
+        let input =
+            read_stdin.then(Input::new).transpose().map_err(|error| Error::vmm("standard input", error))?;
         let mut events = EventManager::new().map_err(|error| Error::vmm("event loop", error))?;
         events.add_subscriber(Subscriber {
             exit: Arc::clone(&exit),
@@ -143,7 +150,7 @@ impl Subscriber {
         }
         let mut buffer = [0; 64];
         let len = room.min(buffer.len());
-        let typed = match stdin.lock().read(&mut buffer[..len]) {
+        let typed = match stdin.read(&mut buffer[..len]) {
             Ok(0) => {
                 // End of file stays readable for ever.
                 let _ = ops.remove(Events::empty_raw(fd));

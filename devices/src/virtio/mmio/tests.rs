@@ -358,6 +358,18 @@ fn only_zero_resets() {
     }
 }
 
+/// 2.2.1: a driver must not accept what was not offered, and no bit past 63 is.
+#[test]
+fn features_ok_is_refused_for_bits_past_63() {
+    let bench = Bench::new();
+    [0, 1, 3].iter().for_each(|&status| bench.write(STATUS, status));
+    bench.accept(REQUIRED);
+    bench.write(DRIVER_FEATURES_SEL, 2);
+    bench.write(DRIVER_FEATURES, 1);
+    bench.write(STATUS, 11);
+    assert_eq!(bench.read(STATUS), 3);
+}
+
 /// 2.2.2, 6.1 (VERSION_1: a device MAY fail to operate further without it; ACCESS_PLATFORM likewise).
 #[test]
 fn features_ok_is_refused_for_features_that_do_not_do() {

@@ -35,6 +35,11 @@ pub fn be_init() -> Result<File> {
     }
     // A guest may have more memory than this host, as long as it does not touch it all.
     std::fs::write("/proc/sys/vm/overcommit_memory", "1").context("cannot set overcommit_memory")?;
+    // Every page that a guest touches first is a fault in two hypervisors: large ones save most of a guest's boot.
+    let huge = "/sys/kernel/mm/transparent_hugepage";
+    for (file, value) in [("enabled", "always"), ("shmem_enabled", "advise")] {
+        std::fs::write(format!("{huge}/{file}"), value).with_context(|| format!("cannot set {file}"))?;
+    }
     load_modules()?;
     tap::bring_up_loopback()?;
     open_port()

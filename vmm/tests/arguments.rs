@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Bad input, told before a guest starts: exit code 2, one line that names the option, nothing left behind. What only a
+//! KVM host can tell (more CPUs than it allows, a busy tap) is with the boot tests.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/guest-kernel/bzImage-x86_64");
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A user without rights: nobody.
+const NOBODY: u32 = 65_534;
+
+/// Runs `command` to its end; a guest that starts in spite of its options is ended.
+fn output(command: &mut Command) -> Output {
+    let child = command
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    let (sender, output) = mpsc::channel();
+    thread::spawn(move || sender.send(child.wait_with_output()));
+    output.recv_timeout(LIMIT).map(Result::unwrap).unwrap_or_else(|_| {
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        panic!("cvmm still ran after {LIMIT:?}: {command:?}")
+    })
+}
+
+/// A folder for the files that options name.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The path of a file in the folder, as an option has it.
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A file that is this long, or a hole of that size.
+    fn file(&self, name: &str, size: u64) -> String {
+        let path = self.path(name);
+        File::create(&path).unwrap().set_len(size).unwrap();
+        path
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> String {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Names, sizes and times of change of all that is in the folder.
+    fn state(&self) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
+        let entries = fs::read_dir(self.folder.path()).unwrap().map(Result::unwrap);
+        let state = |metadata: fs::Metadata| (metadata.len(), metadata.modified().unwrap());
+        entries.map(|entry| (entry.path(), state(entry.metadata().unwrap()))).collect()
+    }
+
+    /// `cvmm run` with good options, and these.
+    fn command(&self, program: &Path, options: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.folder.path()).arg("run");
+        let has = |name: &str| options.iter().any(|option| option.split('=').next() == Some(name));
+        for (name, value) in [("--kernel", KERNEL), ("--pool", "8M"), ("--mem", "128M")] {
+            if !has(name) {
+                command.args([name, value]);
+            }
+        }
+        command.args(options);
+        command
+    }
+
+    /// cvmm refuses the options with a line that begins with `option` and has `reason`.
+    fn refuse(&self, options: &[&str], option: &str, reason: &str) {
+        let before = self.state();
+        let output = output(&mut self.command(Path::new(env!("CARGO_BIN_EXE_cvmm")), options));
+        assert_refused(&output, option, reason);
+        assert_eq!(before, self.state(), "{options:?} left something behind");
+    }
+}
+
+fn assert_refused(output: &Output, option: &str, reason: &str) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{option}: {error}");
+    assert!(output.stdout.is_empty(), "{option}: {output:?}");
+    assert!(error.ends_with('\n') && error.lines().count() == 1, "{option}: not one line: {error}");
+    let rest = error.strip_prefix(&format!("cvmm: {option}: "));
+    assert!(
+        rest.is_some_and(|rest| rest.contains(reason)),
+        "should be '{option}: ...{reason}', but is: {error}"
+    );
+    assert!(!error.contains("panicked"), "{error}");
+}
+
+#[test]
+fn kernels() {
+    let bench = Bench::new();
+    let good = fs::read(KERNEL).unwrap();
+    let mut old = good.clone();
+    // Boot protocol 2.12; then the flag of the 64-bit entry.
+    old[0x206..0x208].copy_from_slice(&[0x0c, 0x02]);
+    let mut not_64_bit = good.clone();
+    not_64_bit[0x236] &= !1;
+    for (path, reason) in [
+        (bench.path("none"), "No such file or directory"),
+        (bench.path(""), "it is a directory"),
+        (bench.file("empty", 0), "neither a bzImage nor an ELF kernel"),
+        (bench.write("text", b"#!/bin/sh\n"), "neither a bzImage nor an ELF kernel"),
+        (bench.file("zeros", 1 << 20), "neither a bzImage nor an ELF kernel"),
+        (bench.write("half", &good[..good.len() / 2]), "the bzImage is truncated"),
+        (bench.write("one-short", &good[..good.len() - 1]), "the bzImage is truncated"),
+        (bench.write("header-cut", &good[..0x220]), "neither a bzImage nor an ELF kernel"),
+        (bench.write("old", &old), "speaks boot protocol 0x20c"),
+        (bench.write("not-64-bit", &not_64_bit), "it has no 64-bit entry"),
+        (bench.write("elf", b"\x7fELF and nothing more"), "it can't be loaded"),
+    ] {
+        bench.refuse(&["--kernel", &path], &format!("--kernel {path}"), reason);
+    }
+    // A relative path is relative to the current folder.
+    bench.refuse(&["--kernel", "half"], "--kernel half", "the bzImage is truncated");
+}
+
+/// As a user who may not: everybody else can read what root can.
+#[test]
+fn files_that_may_not_be_read_or_written() {
+    let bench = Bench::new();
+    // The folder of the build may be closed to others.
+    let program = bench.folder.path().join("cvmm");
+    fs::copy(env!("CARGO_BIN_EXE_cvmm"), &program).unwrap();
+    let closed = bench.file("closed", 1 << 20);
+    let kernel = bench.path("kernel");
+    fs::copy(KERNEL, &kernel).unwrap();
+    let locked_folder = bench.path("folder");
+    fs::create_dir(&locked_folder).unwrap();
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(bench.folder.path(), 0o755);
+    set_mode(Path::new(&closed), 0o000);
+    set_mode(Path::new(&locked_folder), 0o500);
+    let good = format!("--kernel={kernel}");
+    let report = format!("{locked_folder}/report.json");
+    let disk = format!("path={closed}");
+    for (options, option) in [
+        (vec!["--kernel", &closed], format!("--kernel {closed}")),
+        (vec![&good, "--initrd", &closed], format!("--initrd {closed}")),
+        (vec![&good, "--dtb", &closed], format!("--dtb {closed}")),
+        (vec![&good, "--blk", &disk], format!("--blk {disk}")),
+        (vec![&good, "--report", &report], format!("--report {report}")),
+    ] {
+        let before = bench.state();
+        let mut command = bench.command(&program, &options);
+        if nix::unistd::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        assert_refused(&output(&mut command), &option, "Permission denied");
+        assert_eq!(before, bench.state());
+    }
+}
+
+#[test]
+fn initial_ram_disks() {
+    let bench = Bench::new();
+    for (path, reason) in [
+        (bench.path("none"), "No such file or directory"),
+        (bench.path(""), "it is a directory"),
+        (bench.file("empty", 0), "the file is empty"),
+        // More than all memory, and more than any piece of it beside kernel and pool.
+        (bench.file("large", 1 << 30), "no piece of private memory"),
+        (bench.file("too-large", 112 << 20), "no piece of private memory"),
+    ] {
+        bench.refuse(&["--initrd", &path], &format!("--initrd {path}"), reason);
+    }
+}
+
+#[test]
+fn command_lines() {
+    let bench = Bench::new();
+    bench.refuse(&["--cmdline", &"x".repeat(2048)], "--cmdline", "this kernel takes 2047");
+    bench.refuse(&["--cmdline", &"x".repeat(100_000)], "--cmdline", "this kernel takes 2047");
+    bench.refuse(&["--cmdline", "a\nb"], "--cmdline", "line breaks");
+}
+
+#[test]
+fn pools() {
+    let bench = Bench::new();
+    for (pool, reason) in [
+        ("0", "a multiple of 2M, and not 0"),
+        ("1M", "a multiple of 2M"),
+        ("3M", "a multiple of 2M"),
+        ("4096", "a multiple of 2M"),
+        ("256M", "larger than that (134217728 bytes, --mem)"),
+        ("128M", "it does not fit"),
+        ("8X", "'8X' is no size"),
+        ("size=8M,base=0x4001000", "its base must be a multiple of 2M"),
+        ("size=8M,base=0", "not all in one piece"),
+        ("size=8M,base=8M", "not all in one piece"),
+        ("size=8M,base=124M", "not all in one piece"),
+        ("size=8M,base=1G", "not all in one piece"),
+        ("size=8M,base=0xffffffffffe00000", "not all in one piece"),
+        ("size=8M,bse=64M", "unknown key 'bse'; there are size, name, base"),
+        ("base=64M", "size=SIZE is missing"),
+        ("size=8M,size=8M", "size is given twice"),
+        ("8M,name=a b", "a name is made of"),
+    ] {
+        bench.refuse(&["--pool", pool], &format!("--pool {pool}"), reason);
+    }
+    // Across the hole below 4 GiB.
+    bench.refuse(
+        &["--mem", "5G", "--pool", "size=8M,base=0xbfc00000"],
+        "--pool size=8M,base=0xbfc00000",
+        "not all in one piece",
+    );
+    // Where the kernel unpacks itself, told in terms of the kernel.
+    bench.refuse(
+        &["--pool", "size=2M,base=16M"],
+        &format!("--kernel {KERNEL}"),
+        "another pool base would help",
+    );
+    bench.refuse(&["--pool", "8M", "--pool=8M"], "--pool 8M", "a guest has one pool");
+}
+
+/// There is no mode in which devices reach all memory.
+#[test]
+fn a_pool_is_needed() {
+    let bench = Bench::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cvmm"));
+    command.current_dir(bench.folder.path()).args(["run", "--kernel", KERNEL]);
+    let output = output(&mut command);
+    assert_refused(&output, "--pool", "for example --pool 64M");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("no mode in which devices see all of guest memory")
+    );
+}
+
+#[test]
+fn memory_and_cpus() {
+    let bench = Bench::new();
+    for (mem, reason) in [
+        ("16M", "from 32M to 63G"),
+        ("64G", "from 32M to 63G"),
+        ("130M1", "is no size"),
+        ("33000000", "a multiple of 2M"),
+        ("99999999999999999999G", "is no size"),
+    ] {
+        bench.refuse(&["--mem", mem], &format!("--mem {mem}"), reason);
+    }
+    for cpus in ["0", "-1", "256", "1.5", "many"] {
+        let option = format!("--cpus={cpus}");
+        bench.refuse(&[&option], &format!("--cpus {cpus}"), "at least 1, and at most 254");
+    }
+}
+
+#[test]
+fn disks() {
+    let bench = Bench::new();
+    let disk = |name: &str, rest: &str| format!("path={}{rest}", bench.path(name));
+    bench.file("good", 1 << 20);
+    bench.file("empty", 0);
+    bench.file("odd", (1 << 20) + 511);
+    for (value, reason) in [
+        (disk("none", ""), "No such file or directory"),
+        (disk("", ""), "Is a directory"),
+        (disk("empty", ""), "it is empty"),
+        (disk("odd", ""), "its size, 1049087 bytes, is not a multiple of 512"),
+        (disk("good", ",rw"), "unknown key 'rw'; there are path, ro, serial, transport"),
+        (disk("good", ",transport=pci"), "transport: 'pci' is unknown; there is mmio"),
+        (disk("good", ",serial=123456789012345678901"), "at most 20 printable characters"),
+        (disk("good", ",ro=yes"), "ro takes no value"),
+        ("ro".to_owned(), "path=... is missing"),
+    ] {
+        bench.refuse(&["--blk", &value], &format!("--blk {value}"), reason);
+    }
+    // The second of two is the one that is named, also if it is the first once more.
+    let (good, odd) = (disk("good", ""), disk("odd", ""));
+    bench.refuse(&["--blk", &good, "--blk", &odd], &format!("--blk {odd}"), "not a multiple of 512");
+    bench.refuse(&["--blk", &good, "--blk", &good], &format!("--blk {good}"), "it is locked");
+    let twenty: Vec<_> = (0..20).flat_map(|_| ["--blk", &good]).collect();
+    bench.refuse(&twenty, &format!("--blk {good}"), "room for 19 devices");
+}
+
+/// Who only reads may share a disk with others who only read.
+#[test]
+fn locked_disks() {
+    let bench = Bench::new();
+    let path = bench.file("disk", 1 << 20);
+    let disk = File::options().read(true).write(true).open(&path).unwrap();
+    let (write, read) = (format!("path={path}"), format!("path={path},ro"));
+    disk.lock().unwrap();
+    for value in [&write, &read] {
+        bench.refuse(&["--blk", value], &format!("--blk {value}"), "it is locked: another cvmm uses it");
+    }
+    disk.unlock().unwrap();
+    disk.lock_shared().unwrap();
+    bench.refuse(&["--blk", &write], &format!("--blk {write}"), "it is locked: another cvmm uses it");
+    // Past the disk, to the next option that is wrong.
+    let net = "tap=cvmm-none0";
+    bench.refuse(&["--blk", &read, "--net", net], &format!("--net {net}"), "there is no network device");
+}
+
+#[test]
+fn networks() {
+    let bench = Bench::new();
+    for (value, reason) in [
+        ("tap=cvmm-none0", "there is no network device 'cvmm-none0'; make it with: ip tuntap add"),
+        ("tap=lo", "'lo' is no tap"),
+        ("tap=../lo", "is no name of a network device"),
+        ("tap=a-name-that-is-too-long", "is no name of a network device"),
+        ("tap=t,mac=2:0:0:0:0:1", "is not six octets"),
+        ("tap=t,mac=02:00:00:00:00:0g", "is not six octets"),
+        ("tap=t,mac=02:00:00:00:00", "is not six octets"),
+        ("tap=t,mac=02:00:00:00:00:01:02", "is longer than six octets"),
+        ("tap=t,mac=01:00:00:00:00:01", "is a group address"),
+        ("tap=t,mac=00:00:00:00:00:00", "is nobody's address"),
+        ("tap=t,mtu=9000", "unknown key 'mtu'; there are tap, mac, transport"),
+        ("mac=02:00:00:00:00:01", "tap=... is missing"),
+    ] {
+        bench.refuse(&["--net", value], &format!("--net {value}"), reason);
+    }
+}
+
+#[test]
+fn files_to_be_written() {
+    let bench = Bench::new();
+    for option in ["--report", "--dump-dtb"] {
+        for (path, reason) in [(bench.path(""), "directory"), (bench.path("no/such"), "No such file")] {
+            bench.refuse(&[option, &path], &format!("{option} {path}"), reason);
+        }
+    }
+    let console = format!("file={}", bench.path("no/such"));
+    bench.refuse(&["--console", &console], &format!("--console {}", bench.path("no/such")), "No such file");
+    bench.refuse(&["--console", "tty"], "--console tty", "it is stdio, file=PATH or off");
+    let tree = bench.file("tree", 1 << 20);
+    bench.refuse(&["--dtb", &tree], &format!("--dtb {tree}"), "there is room for");
+}
+
+/// A report that can be written says what was wrong.
+#[test]
+fn the_report_of_bad_input() {
+    let bench = Bench::new();
+    let report = bench.path("report.json");
+    let options = ["--report", &report, "--blk", "path=none"];
+    let output = output(&mut bench.command(Path::new(env!("CARGO_BIN_EXE_cvmm")), &options));
+    assert_refused(&output, "--blk path=none", "No such file");
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    let outcome = &report["outcome"];
+    assert_eq!((&outcome["kind"], &outcome["exit_code"]), (&"bad-arguments".into(), &2.into()));
+    assert!(outcome["detail"].as_str().unwrap().starts_with("--blk path=none: "), "{report}");
+    assert_eq!((&report["memory"], &report["refused"]), (&serde_json::Value::Null, &0.into()));
+}
+
+/// What is no option at all is told by the parser of the command line, with its usage.
+#[test]
+fn unknown_and_missing_options() {
+    let bench = Bench::new();
+    let program = Path::new(env!("CARGO_BIN_EXE_cvmm"));
+    for (mut command, named) in [
+        (bench.command(program, &["--disk", "x"]), "--disk"),
+        (bench.command(program, &["--rng=yes"]), "--rng"),
+        (bench.command(program, &["--blk"]), "--blk"),
+        (bench.command(program, &["--mem", "64M", "--mem", "128M"]), "--mem"),
+    ] {
+        let output = output(&mut command);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(2), true), "{error}");
+        assert!(error.lines().next().unwrap().contains(named), "{error}");
+    }
+    let mut command = Command::new(program);
+    let output = output(command.args(["run", "--pool", "8M"]));
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--kernel"), "{output:?}");
+}
+
+/// Without /dev/kvm: another exit code, because another one can mend it.
+#[test]
+fn a_host_without_kvm() {
+    let bench = Bench::new();
+    // A folder in place of /dev, for this process alone.
+    let script = "mount -t tmpfs none /dev && exec \"$@\"";
+    let inner = bench.command(Path::new(env!("CARGO_BIN_EXE_cvmm")), &[]);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    let output = output(&mut command);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.starts_with("cvmm: this host can't run the guest: /dev/kvm can't be opened: "), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+/// The exit codes that the tests rely on are documented.
+#[test]
+fn the_help_has_the_exit_codes() {
+    for arguments in [["--help"].as_slice(), &["run", "--help"]] {
+        let output = output(Command::new(env!("CARGO_BIN_EXE_cvmm")).args(arguments));
+        let help = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        for code in 0..=6 {
+            assert!(help.contains(&format!("\n  {code}  ")), "exit code {code}: {help}");
+        }
+    }
+}
