@@ -39,9 +39,9 @@ fn a_second_cvmm_gets_neither_disk_nor_tap() {
 
 /// How cvmm ended without having started its guest, and the one line that says why.
 fn refused(guest: Guest<'_>) -> (Exit, String) {
-    let mut process = guest.start().process;
-    let exit = process.wait(LIMIT).unwrap();
-    let (stdout, stderr) = (process.stdout(), process.stderr());
+    let mut run = guest.start();
+    let exit = run.process.wait(LIMIT).unwrap();
+    let (stdout, stderr) = (run.process.stdout(), run.process.stderr());
     assert_eq!((stdout.as_str(), stderr.lines().count()), ("", 1), "{stderr}");
     (exit, stderr)
 }

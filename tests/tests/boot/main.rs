@@ -11,6 +11,7 @@ mod disk;
 mod ends;
 mod guest;
 mod hostile;
+mod kernels;
 mod machine;
 mod names;
 mod net;

@@ -1,35 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The terminal: raw while the guest runs, and as it was on every way out.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::AsFd;
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-/// Keeps the terminal raw while it lives. Dropping it restores what was, also when a panic unwinds.
+/// Keeps a terminal raw while it lives. Dropping it restores what was, also when a panic unwinds.
 pub struct RawTerminal {
+    terminal: File,
     before: Termios,
 }
 
 impl RawTerminal {
-    /// Makes standard input raw, if it is a terminal.
-    pub fn new() -> io::Result<Option<Self>> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
+    /// Makes `terminal` raw, if it is one.
+    pub fn new(terminal: impl AsFd) -> io::Result<Option<Self>> {
+        let terminal = File::from(terminal.as_fd().try_clone_to_owned()?);
+        if !terminal.is_terminal() {
             return Ok(None);
         }
-        let before = tcgetattr(&stdin)?;
+        let before = tcgetattr(&terminal)?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         // Line feeds of cvmm's own messages still return the carriage.
         raw.output_flags = before.output_flags;
-        tcsetattr(&stdin, SetArg::TCSANOW, &raw)?;
-        Ok(Some(Self { before }))
+        tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
+        Ok(Some(Self { terminal, before }))
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
+        let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
     }
 }
 
@@ -65,6 +68,24 @@ impl Keyboard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_restores_the_terminal() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        let panicked = std::panic::catch_unwind(|| {
+            let _raw = RawTerminal::new(&pty.slave).unwrap().expect("a terminal");
+            assert_ne!(tcgetattr(&pty.slave).unwrap().local_flags, before.local_flags, "not raw");
+            std::panic::resume_unwind(Box::new(()));
+        });
+        assert!(panicked.is_err());
+        assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
+    }
+
+    #[test]
+    fn what_is_no_terminal_is_left_alone() {
+        assert!(RawTerminal::new(tempfile::tempfile().unwrap()).unwrap().is_none());
+    }
 
     #[test]
     fn ctrl_a_x_quits_and_ctrl_a_twice_is_ctrl_a() {

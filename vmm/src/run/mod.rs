@@ -96,7 +96,9 @@ fn run_guest(config: &VmConfig) -> Result<(Outcome, Option<Report>)> {
     // restored when `_terminal` goes, whichever way.
     let mut control = Control::new(config.console == ConsoleConfig::Stdio, &vm, Arc::clone(&exit))?;
     let _terminal = match config.console {
-        ConsoleConfig::Stdio => RawTerminal::new().map_err(|error| Error::vmm("terminal", error))?,
+        ConsoleConfig::Stdio => {
+            RawTerminal::new(io::stdin()).map_err(|error| Error::vmm("terminal", error))?
+        }
         _ => None,
     };
     let names = machine.virtio.iter().map(|device| device.name.as_str());

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every way a run ends, its exit code, its report, and the terminal afterwards. The guests are a few instructions
+//! long, so that any /dev/kvm runs them, one without hardware virtualization, too.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// jmp to itself.
+const LOOP: &[u8] = &[0xeb, 0xfe];
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// mov eax, address; mov dword [rax], value
+fn store(address: u32, value: u32) -> Vec<u8> {
+    let mut code = vec![0xb8];
+    code.extend(address.to_le_bytes());
+    code.extend([0xc7, 0x00]);
+    code.extend(value.to_le_bytes());
+    code.extend(LOOP);
+    code
+}
+
+/// An ELF kernel that is `code`.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 0x200];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(16, &[2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86_64
+    put(24, &0x20_0000u64.to_le_bytes()); // entry
+    put(32, &64u64.to_le_bytes()); // program headers
+    put(52, &[64, 0, 56, 0, 1, 0]);
+    put(64, &[1, 0, 0, 0, 7, 0, 0, 0]); // PT_LOAD
+    let len = code.len() as u64;
+    for (at, value) in [(72, 0x200), (80, 0x20_0000), (88, 0x20_0000), (96, len), (104, len), (112, 0x1000)] {
+        put(at, &value.to_le_bytes());
+    }
+    image.extend(code);
+    image
+}
+
+struct Run {
+    child: Child,
+    pty: OpenptyResult,
+    before: Termios,
+    report: PathBuf,
+    _dir: TempDir,
+}
+
+impl Run {
+    /// Starts `code` with a terminal. None, and a word about it, where there is no KVM.
+    fn start(code: &[u8]) -> Option<Self> {
+        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+            eprintln!("not tested: there is no /dev/kvm here");
+            return None;
+        }
+        let dir = TempDir::new().unwrap();
+        let (kernel, report) = (dir.path().join("kernel"), dir.path().join("report.json"));
+        fs::write(&kernel, elf(code)).unwrap();
+        let pty = openpty(None, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
+        let child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
+            .args(["run", "--pool", "2M", "--mem", "64M", "--kernel"])
+            .arg(&kernel)
+            .arg("--report")
+            .arg(&report)
+            .stdin(terminal())
+            .stdout(terminal())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self { child, pty, before, report, _dir: dir })
+    }
+
+    /// Waits until the guest has the terminal.
+    fn wait_until_raw(&self) {
+        let deadline = Instant::now() + LIMIT;
+        while tcgetattr(&self.pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON) {
+            assert!(Instant::now() < deadline, "the terminal never became raw");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// The run ends with `code`, the report says `kind`, and the terminal is as it was.
+    fn ends(mut self, code: i32, kind: &str) {
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    self.child.kill().unwrap();
+                    panic!("it did not end");
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        assert_eq!(status.code(), Some(code));
+        let report: serde_json::Value = serde_json::from_slice(&fs::read(&self.report).unwrap()).unwrap();
+        assert_eq!(report["outcome"]["kind"], kind);
+        assert_eq!(report["outcome"]["exit_code"], code);
+        assert_eq!(tcgetattr(&self.pty.slave).unwrap(), self.before, "the terminal is not as it was");
+    }
+}
+
+fn guest_ends(code: &[u8], exit: i32, kind: &str) {
+    if let Some(run) = Run::start(code) {
+        run.ends(exit, kind);
+    }
+}
+
+#[test]
+fn power_off_is_0() {
+    guest_ends(&store(0xd100_1000, 0x5555), 0, "powered-off");
+}
+
+#[test]
+fn reset_is_5() {
+    guest_ends(&store(0xd100_1000, 0x7777), 5, "reset");
+}
+
+#[test]
+fn the_keyboard_controllers_reset_is_5() {
+    // mov al, 0xfe; out 0x64, al
+    guest_ends(&[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe], 5, "reset");
+}
+
+#[test]
+fn a_panic_is_4() {
+    // mov eax, 0xd1002000; mov byte [rax], 1
+    guest_ends(&[0xb8, 0x00, 0x20, 0x00, 0xd1, 0xc6, 0x00, 0x01, 0xeb, 0xfe], 4, "guest-crashed");
+}
+
+#[test]
+fn a_triple_fault_is_4() {
+    // ud2, without an interrupt descriptor table
+    guest_ends(&[0x0f, 0x0b], 4, "guest-crashed");
+}
+
+#[test]
+fn signals_are_6() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        if let Some(run) = Run::start(LOOP) {
+            run.wait_until_raw();
+            run.signal(signal);
+            run.ends(6, "stopped");
+        }
+    }
+}
+
+#[test]
+fn the_quit_key_is_6() {
+    if let Some(run) = Run::start(LOOP) {
+        run.wait_until_raw();
+        fs::File::from(run.pty.master.try_clone().unwrap()).write_all(b"ab\x01x").unwrap();
+        run.ends(6, "stopped");
+    }
+}
+
+/// A guest that writes to a console that nobody reads is stopped all the same.
+#[test]
+fn a_full_console_does_not_hold_up_the_end() {
+    // mov eax, 0xd1000000; again: mov byte [rax], 'x'; jmp again
+    if let Some(run) = Run::start(&[0xb8, 0x00, 0x00, 0x00, 0xd1, 0xc6, 0x00, b'x', 0xeb, 0xfb]) {
+        run.wait_until_raw();
+        // A pty takes some kilobytes; each byte is an exit.
+        std::thread::sleep(Duration::from_secs(2));
+        run.signal(Signal::SIGTERM);
+        run.ends(6, "stopped");
+    }
+}
