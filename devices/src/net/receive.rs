@@ -4,7 +4,7 @@
 use std::io;
 
 use super::{HEADER_LEN, MAX_FRAME, Tap};
-use crate::pool::{PoolRange, Refusal};
+use crate::pool::{Gate, PoolRange, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 
 /// Frames of one turn.
@@ -57,6 +57,7 @@ impl Receiver {
         chain: &mut Chain,
         tap: &mut dyn Tap,
     ) -> Result<Turn, Refusal> {
+        let gate = queue.gate().clone();
         let mut more = true;
         for _ in 0..BUDGET {
             let len = match self.waiting {
@@ -73,7 +74,7 @@ impl Receiver {
                 },
             };
             self.waiting = None;
-            match self.deliver(index, queue, chain, len)? {
+            match self.deliver(&gate, index, queue, chain, len)? {
                 Delivery::Done => {}
                 Delivery::NoBuffers => {
                     self.waiting = Some(len);
@@ -89,13 +90,13 @@ impl Receiver {
     /// Puts the frame into as many chains as it takes, or into none.
     fn deliver(
         &mut self,
+        gate: &Gate,
         index: u16,
         queue: &mut Queue,
         chain: &mut Chain,
         len: usize,
     ) -> Result<Delivery, Refusal> {
         let frame = self.frame.get(..len).unwrap_or_default();
-        let gate = queue.gate().clone();
         let (mut done, mut used) = (0usize, 0u16);
         // The driver may have cut the first buffer inside num_buffers.
         let mut num_buffers = [PoolRange::default(); 2];
@@ -120,14 +121,14 @@ impl Receiver {
                 queue.undo_pop(1);
                 return Ok(Delivery::TooLarge);
             }
-            let written = parts(chain.writable(), 0, u64::MAX).write(&gate, rest).map_err(|_| refuse())?;
+            let written = parts(chain.writable(), 0, u64::MAX).write(gate, rest).map_err(|_| refuse())?;
             queue.stage(used, chain.head(), u32::try_from(written).unwrap_or(u32::MAX))?;
             done += written;
             used += 1;
         }
         // num_buffers is 1 without MRG_RXBUF, too (virtio 1.3, 5.1.6.4).
         parts(&num_buffers, 0, 2)
-            .write(&gate, &used.to_le_bytes())
+            .write(gate, &used.to_le_bytes())
             .map_err(|_| Queue::wrong_direction(index, chain))?;
         queue.publish(used)?;
         Ok(Delivery::Done)

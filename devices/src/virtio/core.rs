@@ -37,6 +37,8 @@ pub struct Core {
     accepted: u64,
     /// Why FEATURES_OK was refused last.
     refused_offer: Option<String>,
+    /// It was logged, once: a hostile driver can do this for ever.
+    refusal_logged: bool,
     queues: Vec<QueueSetup>,
     handle: Arc<Handle>,
 }
@@ -66,6 +68,7 @@ impl Core {
             accepted_beyond: false,
             accepted: 0,
             refused_offer: None,
+            refusal_logged: false,
             queues,
             handle: Arc::new(Handle::new(name, device, gate, interrupt)),
         }
@@ -215,7 +218,7 @@ impl Core {
             why.push("the driver accepted bits above 63, which were not offered".into());
         }
         let why = why.join("; ");
-        if self.refused_offer.is_none() {
+        if !std::mem::replace(&mut self.refusal_logged, true) {
             log::warn!("{}: FEATURES_OK refused: {why}", self.name);
         }
         self.refused_offer = Some(why);
