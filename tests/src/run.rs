@@ -144,7 +144,7 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
     }
     if host.exists(&report) {
         match serde_json::from_slice::<Report>(&host.read(&report)?) {
-            Ok(report) => eprint!("\n{}", report.table()),
+            Ok(report) => eprint!("{}", report.table()),
             Err(error) => eprintln!("lab: the report is not as expected: {error}"),
         }
     }

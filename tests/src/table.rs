@@ -8,7 +8,8 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 pub struct Report {
     outcome: Outcome,
-    memory: Memory,
+    /// Absent where the run was refused before there was a machine.
+    memory: Option<Memory>,
     devices: Vec<Device>,
     refused: u64,
 }
@@ -74,15 +75,16 @@ struct Refusal {
 }
 
 impl Report {
-    /// The table, ending with a newline.
+    /// The table, ending with a newline; nothing where there was no machine to speak of.
     pub fn table(&self) -> String {
-        let mut text = format!("outcome  {} ({})\n", self.outcome.kind, self.outcome.detail);
-        for pool in &self.memory.pools {
+        let Some(memory) = &self.memory else { return String::new() };
+        let mut text = format!("\noutcome  {} ({})\n", self.outcome.kind, self.outcome.detail);
+        for pool in &memory.pools {
             let end = pool.base + pool.size;
             text += &format!("{:<8} {:#x} to {end:#x}, {} MiB", pool.name, pool.base, pool.size >> 20);
-            text += &format!(" of the guest's {} MiB\n", self.memory.total >> 20);
+            text += &format!(" of the guest's {} MiB\n", memory.total >> 20);
         }
-        text += &format!("held by  {}\n\n", self.memory.enforcement);
+        text += &format!("held by  {}\n\n", memory.enforcement);
         text += "device  kind  transport  rings in the pool               read     written  refused\n";
         for device in &self.devices {
             text += &format!(
@@ -90,7 +92,7 @@ impl Report {
                 device.name,
                 device.kind,
                 device.transport,
-                self.rings(device),
+                rings(device, &memory.pools),
                 amount(device.dma.read.bytes),
                 amount(device.dma.written.bytes),
                 device.refused
@@ -112,19 +114,19 @@ impl Report {
         }
         text + &format!("refused in total: {}\n", self.refused)
     }
+}
 
-    /// How many of the device's rings lie in its pool, and where the lowest is.
-    fn rings(&self, device: &Device) -> String {
-        let rings = || {
-            let of_queue = |queue: &Queue| [queue.descriptor_table, queue.available_ring, queue.used_ring];
-            device.queues.iter().flat_map(of_queue)
-        };
-        let Some(lowest) = rings().min() else { return "none set up".to_owned() };
-        let pool = self.memory.pools.iter().find(|pool| pool.name == device.pool);
-        let inside = |ring: u64| pool.is_some_and(|pool| (pool.base..pool.base + pool.size).contains(&ring));
-        let count = rings().filter(|&ring| inside(ring)).count();
-        format!("{count} of {}, from {lowest:#x}", rings().count())
-    }
+/// How many of the device's rings lie in its pool, and where the lowest is.
+fn rings(device: &Device, pools: &[Pool]) -> String {
+    let rings = || {
+        let of_queue = |queue: &Queue| [queue.descriptor_table, queue.available_ring, queue.used_ring];
+        device.queues.iter().flat_map(of_queue)
+    };
+    let Some(lowest) = rings().min() else { return "none set up".to_owned() };
+    let pool = pools.iter().find(|pool| pool.name == device.pool);
+    let inside = |ring: u64| pool.is_some_and(|pool| (pool.base..pool.base + pool.size).contains(&ring));
+    let count = rings().filter(|&ring| inside(ring)).count();
+    format!("{count} of {}, from {lowest:#x}", rings().count())
 }
 
 fn amount(bytes: u64) -> String {
@@ -167,5 +169,12 @@ mod tests {
         let refusal =
             "refused blk0: queue 1, descriptor-table at 0x9000, 4096 bytes: outside the pool (3 times)";
         assert!(table.contains(refusal), "{table}");
+    }
+
+    #[test]
+    fn a_run_without_a_machine_has_no_table() {
+        let refused = r#"{"outcome": {"kind": "vmm-error", "exit_code": 2, "detail": "x"}, "memory": null,
+                          "devices": [], "refused": 0}"#;
+        assert_eq!(serde_json::from_str::<Report>(refused).unwrap().table(), "");
     }
 }
