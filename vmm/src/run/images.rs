@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The files that a run reads before its guest starts, and the ones that it opens to write.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use cvmm_arch::native::boot::{self, Image, Images};
+use cvmm_firmware::{Machine, device_tree};
+
+use crate::config::VmConfig;
+use crate::{Error, Result};
+
+/// Opens the file that `option` names for writing.
+pub(super) fn create(option: &str, path: &Path) -> Result<File> {
+    File::create(path)
+        .map_err(|error| Error::argument(with_path(option, path), format!("it can't be written: {error}")))
+}
+
+fn open_file(option: &str, path: &Path) -> Result<File> {
+    let wrong = |reason: String| Error::argument(with_path(option, path), reason);
+    let file = File::open(path).map_err(|error| wrong(format!("it can't be read: {error}")))?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err(wrong("it is a directory".into())),
+        _ => Ok(file),
+    }
+}
+
+/// Opens kernel and initrd, makes the device tree or reads the one to use instead, and writes the copy of ours.
+pub(super) fn open_images(config: &VmConfig, machine: &Machine) -> Result<Images> {
+    let kernel = open_file("--kernel", &config.kernel)?;
+    let initrd = config.initrd.as_deref().map(|path| open_file("--initrd", path)).transpose()?;
+    let ours = device_tree(machine).map_err(|error| Error::Vmm(error.to_string()))?;
+    if let Some(path) = &config.dump_dtb {
+        create("--dump-dtb", path)?.write_all(&ours).map_err(|error| {
+            Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
+        })?;
+    }
+    let dtb = match &config.dtb {
+        None => ours,
+        Some(path) => read_dtb(path).map_err(|reason| Error::argument(with_path("--dtb", path), reason))?,
+    };
+    Ok(Images { kernel, initrd, dtb })
+}
+
+fn read_dtb(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let dtb = fs::read(path).map_err(|error| format!("it can't be read: {error}"))?;
+    // Devicetree Specification 0.4, 5.2: magic and total size, big endian.
+    match dtb.first_chunk::<8>() {
+        Some([0xd0, 0x0d, 0xfe, 0xed, size @ ..])
+            if dtb.len() as u64 >= u64::from(u32::from_be_bytes(*size)) =>
+        {
+            Ok(dtb)
+        }
+        _ => Err("it is no flattened device tree (dtb), or truncated; dtc makes one".into()),
+    }
+}
+
+/// Names the option that a loader's error is about.
+pub(super) fn loader_error(config: &VmConfig, error: &boot::Error) -> Error {
+    let option = match (error.image(), &config.initrd, &config.dtb) {
+        (Image::Kernel, ..) => with_path("--kernel", &config.kernel),
+        (Image::Initrd, Some(path), _) => with_path("--initrd", path),
+        (Image::Cmdline, ..) => "--cmdline".into(),
+        (Image::DeviceTree, _, Some(path)) => with_path("--dtb", path),
+        _ => return Error::Vmm(error.to_string()),
+    };
+    Error::argument(option, error)
+}
+
+/// An option that names a file, for a message.
+pub(super) fn with_path(option: &str, path: &Path) -> String {
+    format!("{option} {}", path.display())
+}
