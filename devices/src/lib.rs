@@ -16,6 +16,7 @@
 
 pub mod blk;
 pub mod bus;
+mod log_limit;
 pub mod net;
 pub mod pool;
 pub mod power;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::Read;
 
+use crate::log_limit::LimitedLog;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Queue, Turn, parts};
 use crate::virtio::{DeviceType, Kind, Queues};
@@ -17,12 +18,13 @@ const MAX_BYTES: usize = 4096;
 pub struct Rng {
     source: Box<dyn Read + Send>,
     chain: Chain,
+    log: LimitedLog,
 }
 
 impl Rng {
     /// An entropy device that hands out what `source` gives.
     pub fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, chain: Chain::default() }
+        Self { source, chain: Chain::default(), log: LimitedLog::default() }
     }
 }
 
@@ -52,7 +54,7 @@ impl DeviceType for Rng {
     fn start(&mut self, _features: u64) {}
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { source, chain } = self;
+        let Self { source, chain, log } = self;
         let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
         queue.suppress_notifications()?;
         queue.turn(chain, |gate, chain| {
@@ -66,7 +68,7 @@ impl DeviceType for Rng {
             let bytes = bytes.get_mut(..wanted).unwrap_or_default();
             let filled = source.read_exact(bytes);
             if let Err(error) = filled {
-                log::error!("rng: {error}; the guest gets nothing");
+                log.error(format_args!("rng: {error}; the guest gets nothing"));
                 return Ok(0);
             }
             let written = parts(chain.writable(), 0, u64::MAX).write(gate, bytes).map_err(|_| refuse())?;

@@ -39,16 +39,38 @@ impl SerialEvents for Drained {
     }
 }
 
-type Uart = Serial<Line, Drained, Box<dyn Write + Send>>;
+/// The byte that the guest just sent: it leaves the UART before anybody waits for the other end of the console.
+#[derive(Default)]
+struct Sent(Option<u8>);
+
+impl Write for Sent {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = bytes.last().copied();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+type Uart = Serial<Line, Drained, Sent>;
 
 /// A UART whose output goes to a writer and whose input comes from [`Console::input`].
-pub struct Console(Mutex<Uart>);
+///
+/// The writer may block for as long as nobody reads the console. Only the vCPU that sends waits for it: registers and
+/// input have a lock of their own.
+pub struct Console {
+    uart: Mutex<Uart>,
+    out: Mutex<Box<dyn Write + Send>>,
+}
 
 impl Console {
     /// A UART that pulses `line`, writes what the guest sends to `out`, and signals `drained` when the guest has read
     /// all input.
     pub fn new(line: EventFd, drained: EventFd, out: Box<dyn Write + Send>) -> Self {
-        Self(Mutex::new(Serial::with_events(Line(line), Drained(drained), out)))
+        let uart = Serial::with_events(Line(line), Drained(drained), Sent::default());
+        Self { uart: Mutex::new(uart), out: Mutex::new(out) }
     }
 
     /// How many bytes of input it can take now.
@@ -63,7 +85,7 @@ impl Console {
     }
 
     fn lock(&self) -> MutexGuard<'_, Uart> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.uart.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,8 +99,16 @@ impl BusDevice for Console {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (&[byte], Ok(register)) = (data, u8::try_from(offset)) {
-            // The other end of the console is gone or full: the guest is not to blame and must not notice.
-            let _ = self.lock().write(register, byte);
+            let mut uart = self.lock();
+            // Fails only if 2^64 - 2 interrupts are pending.
+            let _ = uart.write(register, byte);
+            let sent = uart.writer_mut().0.take();
+            drop(uart);
+            if let Some(byte) = sent {
+                let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+                // The other end of the console is gone or full: the guest is not to blame and must not notice.
+                let _ = out.write_all(&[byte]);
+            }
         }
     }
 }

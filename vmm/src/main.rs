@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command `cvmm`.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use cvmm::cli::{Cli, Command};
 use cvmm::config::VmConfig;
 use cvmm::{Outcome, run};
@@ -13,14 +15,32 @@ fn main() -> ExitCode {
         .format_timestamp(None)
         .format_target(false)
         .init();
-    let Command::Run(args) = Cli::parse().command;
-    let outcome = match VmConfig::new(&args) {
-        Ok(config) => run::run(&config),
-        Err(error) => error.outcome(),
+    let outcome = match Cli::try_parse() {
+        Ok(Cli { command: Command::Run(args) }) => match VmConfig::new(&args) {
+            Ok(config) => run::run(&config),
+            Err(error) => error.outcome(),
+        },
+        Err(error) if is_wrong(error.kind()) => Outcome::BadArguments(one_line(&error)),
+        // Help, and the version.
+        Err(error) => error.exit(),
     };
     match &outcome {
         Outcome::PoweredOff | Outcome::Reset => log::info!("{}", outcome.detail()),
-        _ => eprintln!("cvmm: {}", outcome.detail()),
+        // Nobody may be there to read it: the exit code says it, too.
+        _ => drop(writeln!(io::stderr(), "cvmm: {}", outcome.detail())),
     }
     ExitCode::from(outcome.exit_code())
+}
+
+fn is_wrong(kind: ErrorKind) -> bool {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    !matches!(kind, DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// What clap says in several lines, as one.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
+    let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    format!("{}; see cvmm run --help", line.trim_start_matches("error: "))
 }

@@ -169,14 +169,78 @@ fn the_quit_key_is_6() {
     }
 }
 
-/// A guest that writes to a console that nobody reads is stopped all the same.
-#[test]
-fn a_full_console_does_not_hold_up_the_end() {
-    // mov eax, 0xd1000000; again: mov byte [rax], 'x'; jmp again
-    if let Some(run) = Run::start(&[0xb8, 0x00, 0x00, 0x00, 0xd1, 0xc6, 0x00, b'x', 0xeb, 0xfb]) {
-        run.wait_until_raw();
+/// mov eax, 0xd1000000; again: mov byte [rax], 'x'; jmp again
+const CHATTER: &[u8] = &[0xb8, 0x00, 0x00, 0x00, 0xd1, 0xc6, 0x00, b'x', 0xeb, 0xfb];
+
+impl Run {
+    fn type_in(&self, bytes: &[u8]) {
+        fs::File::from(self.pty.master.try_clone().unwrap()).write_all(bytes).unwrap();
+    }
+
+    /// Waits until the terminal takes no more output: a guest that goes on waits in the console.
+    fn wait_until_full(&self) {
         // A pty takes some kilobytes; each byte is an exit.
         std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+/// A guest that writes to a console that nobody reads is stopped all the same: by a signal, also after a key was
+/// pressed that the guest does not read, and by the quit key.
+#[test]
+fn a_full_console_does_not_hold_up_the_end() {
+    for end in [
+        |run: &Run| run.signal(Signal::SIGTERM),
+        |run: &Run| {
+            run.type_in(b"k");
+            std::thread::sleep(Duration::from_millis(100));
+            run.signal(Signal::SIGTERM);
+        },
+        |run: &Run| run.type_in(b"\x01x"),
+    ] {
+        if let Some(run) = Run::start(CHATTER) {
+            run.wait_until_raw();
+            run.wait_until_full();
+            end(&run);
+            run.ends(6, "stopped");
+        }
+    }
+}
+
+/// A guest that reads nothing does not take the quit key from the user.
+#[test]
+fn the_quit_key_works_behind_input_that_nobody_reads() {
+    if let Some(run) = Run::start(LOOP) {
+        run.wait_until_raw();
+        run.type_in(&[b'a'; 1000]);
+        std::thread::sleep(Duration::from_millis(100));
+        run.type_in(b"\x01x");
+        run.ends(6, "stopped");
+    }
+}
+
+/// The signal that interrupts vCPUs may have been blocked by whoever started us.
+#[test]
+fn a_blocked_signal_that_was_inherited_does_not_hold_up_the_end() {
+    let all = nix::sys::signal::SigSet::all();
+    // The mask of this thread is the child's.
+    all.thread_block().unwrap();
+    let run = Run::start(LOOP);
+    all.thread_unblock().unwrap();
+    if let Some(run) = run {
+        run.wait_until_raw();
+        run.signal(Signal::SIGTERM);
+        run.ends(6, "stopped");
+    }
+}
+
+/// The report's file is there once signals are ours, long before the guest runs.
+#[test]
+fn a_signal_while_the_guest_is_loaded_ends_the_run_too() {
+    if let Some(run) = Run::start(LOOP) {
+        let deadline = Instant::now() + LIMIT;
+        while !run.report.exists() {
+            assert!(Instant::now() < deadline, "no report");
+        }
         run.signal(Signal::SIGTERM);
         run.ends(6, "stopped");
     }

@@ -12,6 +12,7 @@ use virtio_bindings::virtio_blk::{
 };
 use vm_memory::VolatileSlice;
 
+use crate::log_limit::LimitedLog;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Turn};
 use crate::virtio::{DeviceType, Kind, Queues};
@@ -72,6 +73,7 @@ pub struct Blk {
     /// Without VIRTIO_BLK_F_FLUSH a completed write is on the disk (virtio 1.3, 5.2.6.2).
     write_through: bool,
     chain: Chain,
+    log: LimitedLog,
 }
 
 impl Blk {
@@ -83,7 +85,15 @@ impl Blk {
             *to = from;
         }
         let (size_max, seg_max) = segment_limits(pool_size);
-        Self { disk, id, size_max, seg_max, write_through: true, chain: Chain::default() }
+        Self {
+            disk,
+            id,
+            size_max,
+            seg_max,
+            write_through: true,
+            chain: Chain::default(),
+            log: LimitedLog::default(),
+        }
     }
 }
 
@@ -145,10 +155,12 @@ impl DeviceType for Blk {
     }
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { disk, id, write_through, chain, .. } = self;
+        let Self { disk, id, write_through, chain, log, .. } = self;
         let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
         queue.suppress_notifications()?;
-        queue.turn(chain, |gate, chain| request::serve(gate, index, chain, disk.as_mut(), id, *write_through))
+        queue.turn(chain, |gate, chain| {
+            request::serve(gate, index, chain, disk.as_mut(), id, *write_through, log)
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::{Disk, ID_LEN, SECTOR};
+use crate::log_limit::LimitedLog;
 use crate::pool::{Gate, Reason, Refusal};
 use crate::queue::{Chain, Queue, parts};
 
@@ -52,6 +53,7 @@ pub(super) fn serve(
     disk: &mut dyn Disk,
     id: &[u8; ID_LEN],
     write_through: bool,
+    log: &mut LimitedLog,
 ) -> Result<u32, Refusal> {
     // The header is device-readable and comes first; the status byte is device-writable and comes last.
     let refuse = || Queue::wrong_direction(queue, chain);
@@ -61,9 +63,12 @@ pub(super) fn serve(
     let mut header = [0; HEADER_LEN];
     parts(chain.readable(), 0, HEADER_LEN as u64).read(gate, &mut header).map_err(|_| refuse())?;
     let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
+    // More than the pool holds can only be the same memory several times: no transfer, but a way to keep us busy.
+    let too_large = out_len.max(in_len) > gate.pool().range().size();
     let request = Request { gate, chain, sector: u64::from_le_bytes(sector), out_len, in_len };
 
     let outcome = match u32::from_le_bytes([t0, t1, t2, t3]) {
+        _ if too_large => Err(Failure::Io(None)),
         VIRTIO_BLK_T_IN if out_len > 0 => return Err(refuse()),
         VIRTIO_BLK_T_OUT if in_len > 0 => return Err(refuse()),
         VIRTIO_BLK_T_IN => request.read(disk),
@@ -79,7 +84,7 @@ pub(super) fn serve(
         Err(Failure::Unsupported) => (0, VIRTIO_BLK_S_UNSUPP),
         Err(Failure::Io(error)) => {
             if let Some(error) = error {
-                log::error!("disk: {error}; the guest gets an I/O error");
+                log.error(format_args!("disk: {error}; the guest gets an I/O error"));
             }
             (0, VIRTIO_BLK_S_IOERR)
         }

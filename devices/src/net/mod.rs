@@ -15,6 +15,7 @@ use virtio_bindings::virtio_net::{
 };
 use vm_memory::VolatileSlice;
 
+use crate::log_limit::LimitedLog;
 use crate::pool::{Gate, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 use crate::virtio::{DeviceType, Kind, Queues};
@@ -75,12 +76,16 @@ pub struct Net {
     mac: [u8; 6],
     receiver: Receiver,
     chain: Chain,
+    log: LimitedLog,
 }
+
+/// Frames that are thrown away at most when a driver starts: what waits in a tap.
+const STALE_FRAMES: usize = 4096;
 
 impl Net {
     /// A network device on `tap`, with this MAC address.
     pub fn new(tap: Box<dyn Tap>, mac: [u8; 6]) -> Self {
-        Self { tap, mac, receiver: Receiver::default(), chain: Chain::default() }
+        Self { tap, mac, receiver: Receiver::default(), chain: Chain::default(), log: LimitedLog::default() }
     }
 }
 
@@ -113,9 +118,15 @@ impl DeviceType for Net {
             ecn: csum && has(VIRTIO_NET_F_GUEST_ECN),
         };
         if let Err(error) = self.tap.set_offloads(offloads) {
-            log::error!("net: the tap did not take the offloads of the guest: {error}");
+            self.log.error(format_args!("net: the tap did not take the offloads of the guest: {error}"));
         }
-        self.receiver.start(has(VIRTIO_NET_F_MRG_RXBUF));
+        self.receiver.start(has(VIRTIO_NET_F_MRG_RXBUF), csum);
+        // What arrived before has the shape that an earlier driver could take.
+        for _ in 0..STALE_FRAMES {
+            if !self.receiver.discard(self.tap.as_mut()) {
+                break;
+            }
+        }
     }
 
     fn stop(&mut self) {
@@ -123,10 +134,10 @@ impl DeviceType for Net {
     }
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { tap, receiver, chain, .. } = self;
+        let Self { tap, receiver, chain, log, .. } = self;
         let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
         match index {
-            RECEIVE => receiver.turn(index, queue, chain, tap.as_mut()),
+            RECEIVE => receiver.turn(index, queue, chain, tap.as_mut(), log),
             TRANSMIT => {
                 queue.suppress_notifications()?;
                 queue.turn(chain, |gate, chain| transmit(gate, index, chain, tap.as_mut()))

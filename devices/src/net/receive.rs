@@ -4,6 +4,7 @@
 use std::io;
 
 use super::{HEADER_LEN, MAX_FRAME, Tap};
+use crate::log_limit::LimitedLog;
 use crate::pool::{Gate, PoolRange, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 
@@ -21,11 +22,13 @@ pub(super) struct Receiver {
     waiting: Option<usize>,
     /// VIRTIO_NET_F_MRG_RXBUF.
     mergeable: bool,
+    /// VIRTIO_NET_F_GUEST_CSUM.
+    csum: bool,
 }
 
 impl Default for Receiver {
     fn default() -> Self {
-        Self { frame: vec![0; MAX_FRAME].into(), waiting: None, mergeable: false }
+        Self { frame: vec![0; MAX_FRAME].into(), waiting: None, mergeable: false, csum: false }
     }
 }
 
@@ -41,8 +44,14 @@ enum Delivery {
 }
 
 impl Receiver {
-    pub(super) fn start(&mut self, mergeable: bool) {
+    pub(super) fn start(&mut self, mergeable: bool, csum: bool) {
         self.mergeable = mergeable;
+        self.csum = csum;
+    }
+
+    /// Throws a frame away. `false` if there was none.
+    pub(super) fn discard(&mut self, tap: &mut dyn Tap) -> bool {
+        tap.receive(&mut self.frame).is_ok()
     }
 
     /// What waited was for the driver that is gone.
@@ -56,6 +65,7 @@ impl Receiver {
         queue: &mut Queue,
         chain: &mut Chain,
         tap: &mut dyn Tap,
+        log: &mut LimitedLog,
     ) -> Result<Turn, Refusal> {
         let gate = queue.gate().clone();
         let mut more = true;
@@ -63,10 +73,16 @@ impl Receiver {
             let len = match self.waiting {
                 Some(len) => len,
                 None => match tap.receive(&mut self.frame) {
-                    Ok(len) => len,
+                    Ok(len) => {
+                        // virtio 1.3, 5.1.6.4.1: without GUEST_CSUM, flags are zero.
+                        if let (false, Some(flags)) = (self.csum, self.frame.first_mut()) {
+                            *flags = 0;
+                        }
+                        len
+                    }
                     Err(error) => {
                         if error.kind() != io::ErrorKind::WouldBlock {
-                            log::error!("net: receiving from the tap: {error}");
+                            log.error(format_args!("net: receiving from the tap: {error}"));
                         }
                         more = false;
                         break;

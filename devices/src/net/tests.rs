@@ -127,6 +127,7 @@ impl Bench {
 /// `num_buffers`, at offset 10, is not for the driver.
 fn frame(len: usize) -> Vec<u8> {
     let mut frame: Vec<u8> = (0..len).map(|i| u8::try_from(i % 199 + 1).unwrap()).collect();
+    frame[0] = 0; // flags: a tap without offloads sets none
     frame[10..12].fill(0xff);
     frame
 }
@@ -285,6 +286,35 @@ fn a_frame_is_received_into_one_buffer() {
             assert_eq!(bench.rig.interrupts.take(), (1, 0));
         }
     }
+}
+
+/// 5.1.6.4.1: without VIRTIO_NET_F_GUEST_CSUM "the device MUST set flags to zero"; a tap says DATA_VALID regardless.
+#[test]
+fn flags_are_for_drivers_that_asked_for_them() {
+    const GUEST_CSUM: u64 = 1 << 1;
+    const DATA_VALID: u8 = 2;
+    for (features, expected) in [(0, 0), (GUEST_CSUM, DATA_VALID)] {
+        let mut bench = Bench::new(features);
+        let places = bench.buffers(&[100]);
+        let mut frame = frame(60);
+        frame[0] = DATA_VALID;
+        bench.arrives(&frame);
+        bench.receive();
+        assert_eq!(bench.rig.memory.gather(&places)[0], expected);
+    }
+}
+
+/// What arrived before the driver was there has the shape that another driver could take: it is not for this one.
+#[test]
+fn frames_from_before_the_driver_are_not_delivered() {
+    let wire = Shared::new();
+    wire.with(|wire| wire.incoming.push_back(frame(60)));
+    let net = Net::new(Box::new(wire.clone()), [2, 0, 0, 1, 2, 3]);
+    let mut bench = Bench { rig: Rig::start(Memory::new(), Box::new(net), 0), wire };
+    bench.buffers(&[100]);
+    assert_eq!(bench.receive(), []);
+    bench.arrives(&frame(61));
+    assert_eq!(bench.receive(), [(0, 61)]);
 }
 
 /// 5.1.6.3.2: "each buffer can be split across multiple descriptor elements", num_buffers too.

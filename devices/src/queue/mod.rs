@@ -26,6 +26,9 @@ const USED_IDX: u64 = 2;
 const USED_RING: u64 = 4;
 const USED_ELEMENT_SIZE: u64 = 8;
 
+/// Bytes of buffers after which a turn ends, so that it is bounded in time, too.
+const TURN_BYTES: u64 = 8 << 20;
+
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 const USED_F_NO_NOTIFY: u16 = 1;
 
@@ -127,8 +130,8 @@ impl Queue {
         self.size
     }
 
-    /// Serves the chains that are available, up to one queue's worth, so that a turn is bounded: `serve` handles one
-    /// and returns how many bytes it wrote into it.
+    /// Serves the chains that are available, up to one queue's worth and about [`TURN_BYTES`], so that a turn is
+    /// bounded: `serve` handles one and returns how many bytes it wrote into it.
     ///
     /// # Errors
     /// The first refusal, by the walk or by `serve`. Nothing was moved for that chain.
@@ -138,11 +141,16 @@ impl Queue {
         mut serve: impl FnMut(&Gate, &Chain) -> Result<u32, Refusal>,
     ) -> Result<Turn, Refusal> {
         let mut turn = Turn { interrupt: false, more: true };
+        let mut bytes = 0u64;
         for _ in 0..self.size {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             if !self.pop(chain)? && !self.rearm(chain)? {
                 turn.more = false;
                 break;
             }
+            bytes = bytes.saturating_add(chain.readable_len()).saturating_add(chain.writable_len());
             let written = serve(&self.gate, chain)?;
             self.push(chain.head(), written)?;
         }

@@ -2,6 +2,7 @@
 //! MAC addresses.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::str::FromStr;
 
 /// An address that one station can have.
@@ -9,9 +10,14 @@ use std::str::FromStr;
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
-    /// The address of the network device with this index: locally administered.
-    pub(super) fn of_device(index: usize) -> Self {
-        Self([0x02, 0, 0, 0, 0, u8::try_from(index).unwrap_or(u8::MAX)])
+    /// The address of the guest behind the tap `name` of this host: the same in every run, and another one for every
+    /// tap and host, since guests meet on bridges. Locally administered.
+    pub(super) fn of_tap(name: &str) -> Self {
+        let host = std::fs::read("/etc/machine-id").unwrap_or_default();
+        let mut hasher = DefaultHasher::new();
+        (host, name).hash(&mut hasher);
+        let [a, b, c, d, e, ..] = hasher.finish().to_le_bytes();
+        Self([0x02, a, b, c, d, e])
     }
 }
 

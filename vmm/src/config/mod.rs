@@ -23,6 +23,9 @@ pub fn default_cmdline() -> String {
 /// Longest `serial=`, in bytes: what fits the device ID string (virtio 1.3, 5.2.6).
 const MAX_SERIAL: usize = cvmm_devices::blk::ID_LEN;
 
+/// Longest name of a pool.
+const MAX_POOL_NAME: usize = 32;
+
 /// A guest to run.
 #[derive(Debug)]
 pub struct VmConfig {
@@ -171,8 +174,12 @@ fn pool(pools: &[String], mem: u64) -> Result<PoolConfig> {
     let base = base.map_err(|reason| wrong(format!("base: {reason}")))?;
     let name = keys.take("name").unwrap_or_else(|| "pool".into());
     keys.finish(&["size", "name", "base"]).map_err(wrong)?;
-    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-        return Err(wrong("a name is made of letters, digits, '-', '_' and '.'".into()));
+    if name.is_empty()
+        || name.len() > MAX_POOL_NAME
+        || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    {
+        let reason = format!("a name is made of letters, digits, '-', '_' and '.', at most {MAX_POOL_NAME}");
+        return Err(wrong(reason));
     }
     if size > mem {
         return Err(wrong(format!(
@@ -197,7 +204,7 @@ fn devices(args: &RunArgs) -> Result<Vec<DeviceConfig>> {
     }
     for (index, text) in args.net.iter().enumerate() {
         devices.push(device("--net", text, "tap", &format!("net{index}"), |keys, tap| {
-            let mac = keys.take("mac").map_or(Ok(Mac::of_device(index)), |mac| mac.parse())?;
+            let mac = keys.take("mac").map_or_else(|| Ok(Mac::of_tap(&tap)), |mac| mac.parse())?;
             Ok((DeviceKind::Net { tap, mac }, &["tap", "mac"]))
         })?);
     }

@@ -49,8 +49,9 @@ fn devices_are_named_in_order() {
     assert_eq!(names, ["blk0", "blk1", "net0", "rng0"]);
     let first = DeviceKind::Blk { path: "a,b".into(), read_only: true, serial: "x".into() };
     assert_eq!(config.devices[0].kind, first);
-    let net = DeviceKind::Net { tap: "t0".into(), mac: "02:00:00:00:00:00".parse().unwrap() };
+    let net = DeviceKind::Net { tap: "t0".into(), mac: Mac::of_tap("t0") };
     assert_eq!(config.devices[2].kind, net);
+    assert_ne!(Mac::of_tap("t0"), Mac::of_tap("t1"));
 }
 
 #[test]
@@ -68,6 +69,7 @@ fn wrong_options_are_named() {
         ("--pool name=x", "--pool name=x: size=SIZE is missing"),
         ("--pool 64M,foo=1", "--pool 64M,foo=1: unknown key 'foo'; there are size, name, base"),
         ("--pool 64M,name=", "a name is made of"),
+        ("--pool 64M,name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a name is made of"),
         ("--pool 64M,base=x", "base: 'x' is no size"),
         ("--pool 64M,size=1M", "size is given twice"),
         ("--pool 1G", "larger than that (536870912 bytes, --mem)"),

@@ -9,8 +9,9 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use cvmm_devices::blk::{Disk, SECTOR};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
-use vmm_sys_util::fallocate::{FallocateMode, fallocate};
 
 use super::iovec::{count, transfer_all};
 
@@ -53,10 +54,17 @@ impl FileDisk {
         if !size.is_multiple_of(SECTOR) {
             return Err(format!("its size, {size} bytes, is not a multiple of {SECTOR}"));
         }
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let mut disk = Self { file, size, read_only, can_punch: false };
         // A hole past the end changes nothing, and tells whether the file system can make one.
-        let past_end = fallocate(&file, FallocateMode::PunchHole, true, size, 4096);
-        let can_punch = !read_only && file.metadata().is_ok_and(|m| m.is_file()) && past_end.is_ok();
-        Ok(Self { file, size, read_only, can_punch })
+        let past_end = disk.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, size, 4096);
+        disk.can_punch = is_file && !read_only && past_end.is_ok();
+        Ok(disk)
+    }
+
+    fn fallocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
+        let position = |bytes| libc::off_t::try_from(bytes).map_err(|_| Errno::EINVAL);
+        fallocate(&self.file, mode | FallocateFlags::FALLOC_FL_KEEP_SIZE, position(offset)?, position(len)?)
     }
 
     /// Another handle of the same file, to flush it at the end.
@@ -123,15 +131,20 @@ impl Disk for FileDisk {
     }
 
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        Ok(fallocate(&self.file, FallocateMode::PunchHole, true, offset, len)?)
+        Ok(self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len)?)
     }
 
     fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        let mode = if unmap { FallocateMode::PunchHole } else { FallocateMode::ZeroRange };
-        match fallocate(&self.file, mode, true, offset, len) {
-            Ok(()) => Ok(()),
-            // Not every file system that makes holes can zero in place; zeros are what matters.
-            Err(_) => self.discard(offset, len),
+        if unmap {
+            return self.discard(offset, len);
+        }
+        match self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len) {
+            // Not every file system that makes holes can zero in place: make a hole, and fill it.
+            Err(Errno::EOPNOTSUPP) => {
+                self.discard(offset, len)?;
+                Ok(self.fallocate(FallocateFlags::empty(), offset, len)?)
+            }
+            result => Ok(result?),
         }
     }
 }

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The main thread while the guest runs: signals, console input, and the guest's end.
 
-use std::fs::File;
-use std::io::{self, IsTerminal, Read};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cvmm_devices::power::{GuestEvent, Handler};
@@ -13,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::host::terminal::Keyboard;
+use super::input::Input;
 use crate::machine::Vm;
 use crate::{Error, Outcome, Result};
 
@@ -60,6 +58,21 @@ impl ExitRequest {
     }
 }
 
+/// The signals that end a run, blocked so that only the control loop sees them.
+pub struct Signals(SignalFd);
+
+impl Signals {
+    /// Blocks them. Before any other thread starts, which would not inherit that otherwise; and before anything takes
+    /// time: a signal that comes while the guest is loaded ends the run when that is done.
+    pub fn block() -> Result<Self> {
+        let failed = |error: nix::Error| Error::vmm("signals", error);
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+        signals.thread_block().map_err(failed)?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        SignalFd::with_flags(&signals, flags).map(Self).map_err(failed)
+    }
+}
+
 /// The control loop.
 pub struct Control {
     events: EventManager<Subscriber>,
@@ -75,35 +88,15 @@ struct Subscriber {
     input: Option<Input>,
 }
 
-struct Input {
-    /// Standard input, without a buffer: bytes in one would not make the file readable.
-    stdin: File,
-    /// Looks for the quit key, on a terminal.
-    keyboard: Option<Keyboard>,
-}
-
-impl Input {
-    fn new() -> io::Result<Self> {
-        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        let keyboard = stdin.is_terminal().then(Keyboard::default);
-        Ok(Self { stdin, keyboard })
-    }
-}
-
 impl Control {
-    /// Blocks the signals that end the run, and gets ready to wait for them. Before any other thread starts.
-    pub fn new(read_stdin: bool, vm: &Vm, exit: Arc<ExitRequest>) -> Result<Self> {
-        let failed = |error: nix::Error| Error::vmm("signals", error);
-        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-        signals.thread_block().map_err(failed)?;
-        let signals =
-            SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(failed)?;
-        let input =
-            read_stdin.then(Input::new).transpose().map_err(|error| Error::vmm("standard input", error))?;
+    /// Gets ready to wait for the end, of which `signals` are one way.
+    pub fn new(signals: Signals, read_stdin: bool, vm: &Vm, exit: Arc<ExitRequest>) -> Result<Self> {
+        let input = read_stdin.then(|| Input::new(INPUT)).transpose();
+        let input = input.map_err(|error| Error::vmm("standard input", error))?;
         let mut events = EventManager::new().map_err(|error| Error::vmm("event loop", error))?;
         events.add_subscriber(Subscriber {
             exit: Arc::clone(&exit),
-            signals,
+            signals: signals.0,
             console: Arc::clone(&vm.console),
             drained: vm.console_drained.try_clone().map_err(|error| Error::vmm("console", error))?,
             input,
@@ -140,42 +133,14 @@ impl Subscriber {
         }
     }
 
-    /// Hands input to the guest as far as it has room; the rest waits until it has read what it has.
+    /// Reads what was typed, and hands it on.
     fn input(&mut self, ops: &mut EventOps) {
-        let Some(Input { stdin, keyboard }) = &mut self.input else { return };
-        let fd = stdin.as_raw_fd();
-        let room = self.console.input_room();
-        if room == 0 {
-            return watch(ops, fd, INPUT, EventSet::empty());
-        }
-        let mut buffer = [0; 64];
-        let len = room.min(buffer.len());
-        let typed = match stdin.read(&mut buffer[..len]) {
-            Ok(0) => {
-                // End of file stays readable for ever.
-                let _ = ops.remove(Events::empty_raw(fd));
-                self.input = None;
-                return;
+        if let Some(input) = &mut self.input {
+            if input.read() {
+                self.exit.ask(Outcome::Stopped("stopped by the quit key".into()));
             }
-            Ok(n) => &buffer[..n],
-            Err(_) => return,
-        };
-        match keyboard {
-            None => self.console.input(typed),
-            Some(keyboard) => {
-                let mut for_guest = Vec::with_capacity(len + 1);
-                if keyboard.filter(typed, &mut for_guest) {
-                    self.exit.ask(Outcome::Stopped("stopped by the quit key".into()));
-                }
-                self.console.input(&for_guest);
-            }
+            input.feed(&self.console, ops);
         }
-    }
-}
-
-fn watch(ops: &mut EventOps, fd: RawFd, data: u32, set: EventSet) {
-    if let Err(error) = ops.modify(Events::with_data_raw(fd, data, set)) {
-        log::error!("console input: {error}");
     }
 }
 
@@ -189,8 +154,8 @@ impl MutEventSubscriber for Subscriber {
             INPUT => self.input(ops),
             _ => {
                 let _ = self.drained.read();
-                if let Some(input) = &self.input {
-                    watch(ops, input.stdin.as_raw_fd(), INPUT, EventSet::IN);
+                if let Some(input) = &mut self.input {
+                    input.feed(&self.console, ops);
                 }
             }
         }
@@ -206,12 +171,8 @@ impl MutEventSubscriber for Subscriber {
                 log::error!("event loop: {error}");
             }
         }
-        if let Some(input) = &self.input {
-            // A regular file, or /dev/null, can't be waited for: then there is no input.
-            let fd = input.stdin.as_raw_fd();
-            if ops.add(Events::with_data_raw(fd, INPUT, EventSet::IN)).is_err() {
-                self.input = None;
-            }
+        if let Some(input) = &mut self.input {
+            input.feed(&self.console, ops);
         }
     }
 }

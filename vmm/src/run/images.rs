@@ -1,15 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The files that a run reads before its guest starts, and the ones that it opens to write.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use cvmm_arch::native::boot::{self, Image, Images};
 use cvmm_firmware::{Machine, device_tree};
 
-use crate::config::VmConfig;
+use crate::config::{ConsoleConfig, DeviceKind, VmConfig};
 use crate::{Error, Result};
+
+/// Makes sure that no file that is written is one that is read, a disk, or written for another option, too: opening it
+/// would empty it.
+pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
+    let console = match &config.console {
+        ConsoleConfig::File(path) => Some(path.as_path()),
+        _ => None,
+    };
+    let read = [
+        ("--kernel", Some(config.kernel.as_path())),
+        ("--initrd", config.initrd.as_deref()),
+        ("--dtb", config.dtb.as_deref()),
+    ];
+    let disks = config.devices.iter().filter_map(|device| match &device.kind {
+        DeviceKind::Blk { path, .. } => Some(("--blk", Some(path.as_path()))),
+        _ => None,
+    });
+    let written = [
+        ("--report", config.report.as_deref()),
+        ("--dump-dtb", config.dump_dtb.as_deref()),
+        ("--console", console),
+    ];
+    let mut others: Vec<_> = read.into_iter().chain(disks).filter_map(named).collect();
+    for (option, path) in written.into_iter().filter_map(named) {
+        if let Some((other, _)) = others.iter().find(|(_, other)| same_file(other, path)) {
+            return Err(Error::argument(with_path(option, path), format!("{other} names the same file")));
+        }
+        others.push((option, path));
+    }
+    Ok(())
+}
+
+fn named<'a>((option, path): (&'a str, Option<&'a Path>)) -> Option<(&'a str, &'a Path)> {
+    path.map(|path| (option, path))
+}
+
+/// Whether two paths lead to one file that has contents: not, say, /dev/null.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let identity = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        let kind = metadata.file_type();
+        (kind.is_file() || kind.is_block_device()).then(|| (metadata.dev(), metadata.ino()))
+    };
+    match (identity(a), identity(b)) {
+        (Some(a), Some(b)) => a == b,
+        // Neither is there yet.
+        _ => a == b && !a.exists(),
+    }
+}
 
 /// Opens the file that `option` names for writing.
 pub(super) fn create(option: &str, path: &Path) -> Result<File> {
@@ -19,10 +69,13 @@ pub(super) fn create(option: &str, path: &Path) -> Result<File> {
 
 fn open_file(option: &str, path: &Path) -> Result<File> {
     let wrong = |reason: String| Error::argument(with_path(option, path), reason);
-    let file = File::open(path).map_err(|error| wrong(format!("it can't be read: {error}")))?;
+    // A pipe without a writer would keep us waiting here.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(|error| wrong(format!("it can't be read: {error}")))?;
     match file.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(file),
         Ok(metadata) if metadata.is_dir() => Err(wrong("it is a directory".into())),
-        _ => Ok(file),
+        _ => Err(wrong("it is no regular file".into())),
     }
 }
 

@@ -4,6 +4,7 @@
 mod console;
 mod control;
 mod images;
+mod input;
 mod io_thread;
 mod vcpu;
 
@@ -23,19 +24,25 @@ use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
 use crate::report::Report;
 use crate::{Error, Outcome, Result};
 use console::open_console;
-use control::{Control, ExitRequest};
-use images::{create, loader_error, open_images};
+use control::{Control, ExitRequest, Signals};
+use images::{create, loader_error, open_images, refuse_overwriting};
 use io_thread::IoThread;
 use vcpu::Vcpus;
 
 /// Runs the guest that `config` describes, and writes the report.
 pub fn run(config: &VmConfig) -> Outcome {
     // First of all: a run whose report has no place does not start.
-    let file = match config.report.as_deref().map(|path| create("--report", path)).transpose() {
-        Ok(file) => file,
-        Err(error) => return error.outcome(),
+    let open = || {
+        let signals = Signals::block()?;
+        refuse_overwriting(config)?;
+        let report = config.report.as_deref().map(|path| create("--report", path)).transpose()?;
+        Ok((signals, report))
     };
-    let (outcome, report) = match Guest::start(config) {
+    let (signals, file) = match open() {
+        Ok(opened) => opened,
+        Err(error) => return Error::outcome(&error),
+    };
+    let (outcome, report) = match Guest::start(config, signals) {
         Ok(guest) => guest.wait(),
         Err(error) => {
             let outcome = error.outcome();
@@ -69,7 +76,7 @@ struct Guest {
 
 impl Guest {
     /// Opens everything that can be wrong, loads the guest, and starts it.
-    fn start(config: &VmConfig) -> Result<Self> {
+    fn start(config: &VmConfig, signals: Signals) -> Result<Self> {
         let machine = machine::describe(config)?;
         let mut devices: Vec<Opened> = config
             .devices
@@ -91,9 +98,8 @@ impl Guest {
         let (vm, workers) = Vm::new(vm, &machine, parts)?;
         let vcpus = create_vcpus(&kvm, &vm, config.cpus, entry)?;
 
-        // It blocks the signals that end a run, so it comes before the first thread.
         let stdio = config.console == ConsoleConfig::Stdio;
-        let control = Control::new(stdio, &vm, Arc::clone(&exit))?;
+        let control = Control::new(signals, stdio, &vm, Arc::clone(&exit))?;
         let terminal = if stdio { RawTerminal::new(io::stdin()) } else { Ok(None) };
         let terminal = terminal.map_err(|error| Error::vmm("terminal", error))?;
         let io = machine

@@ -13,7 +13,7 @@ use cvmm_arch::native::ioapic::IoApic;
 use cvmm_devices::bus::Bus;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
 use super::control::ExitRequest;
 use super::io_thread::PanicGuard;
@@ -33,6 +33,8 @@ impl Vcpus {
         extern "C" fn interrupt(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
         // The signal does nothing but interrupt KVM_RUN.
         register_signal_handler(SIGRTMIN(), interrupt).map_err(|error| Error::vmm("signals", error))?;
+        // Whoever started us may have blocked it.
+        unblock_signal(SIGRTMIN()).map_err(|error| Error::vmm("signals", error))?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let mut running = Self { threads: Vec::with_capacity(vcpus.len()), stop };
