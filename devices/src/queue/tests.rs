@@ -426,6 +426,33 @@ fn a_buffer_that_is_not_in_the_pool_is_refused() {
     }
 }
 
+/// A turn is bounded in bytes as well as in chains; what is left has its turn later.
+#[test]
+fn a_turn_ends_after_so_many_bytes() {
+    let memory = Memory::new();
+    let mut driver = Driver::new(&memory, 128);
+    let mut queue = queue(&memory, &driver, PLAIN);
+    let size = u32::try_from(SIZE).unwrap();
+    let chains = 70u64;
+    for _ in 0..chains {
+        driver.chain(&[Desc::readable(BASE, size)]);
+    }
+    let mut chain = Chain::default();
+    let (mut turns, mut served) = (0u64, 0u64);
+    loop {
+        let turn = queue.turn(&mut chain, |_, _| {
+            served += 1;
+            Ok(0)
+        });
+        turns += 1;
+        if !turn.unwrap().more {
+            break;
+        }
+    }
+    let a_turn = TURN_BYTES.div_ceil(SIZE);
+    assert_eq!((served, turns), (chains, chains.div_ceil(a_turn)));
+}
+
 /// The nearest places that are good: the first bytes of the pool, the last ones, all of them, none of them.
 #[test]
 fn a_buffer_in_the_pool_is_taken() {
