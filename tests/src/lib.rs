@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The lab: a KVM host anywhere, the guest programs, and the tests that need them.
 
+pub mod bench;
 pub mod build;
 pub mod guest;
 pub mod host;

@@ -2,11 +2,12 @@
 
 //! `cargo lab`: cvmm on any x86 Linux machine, with or without hardware that can run guests.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cvmm_tests::host::Kind;
-use cvmm_tests::{run, suite};
+use cvmm_tests::{bench, run, suite};
 
 /// Runs cvmm and its tests on a KVM host: this machine where its KVM can run Linux, else a machine under QEMU's emulation
 /// that the lab sets up by itself (it takes some seconds to start, and guests run more slowly in it).
@@ -53,6 +54,31 @@ enum LabCommand {
         /// Only tests whose names contain this
         filter: Option<String>,
     },
+    /// Compares cvmm's start-up time and memory with QEMU microvm's, and kvmtool's if it is installed
+    ///
+    /// Measured, by turns, after a first round that does not count:
+    ///
+    /// - the time from exec to the first guest instruction: to the first ioctl(KVM_RUN) of any thread, where a tracer stops
+    ///   the VMM (a seccomp filter hands it this one call, so that nothing else is slowed); on this machine's /dev/kvm if
+    ///   it opens, even where that cannot run Linux;
+    /// - the time from exec to the first line of the guest's init program on the console, without a tracer;
+    /// - at both moments, the VMM's resident memory (Rss in /proc/PID/smaps) in mappings that are not guest memory.
+    ///
+    /// Each VMM starts the project's kernel and init program with 128 MiB, one CPU, one virtio disk, a random number
+    /// generator and a serial console. The table shows medians and extremes, and whether the project's aims were met; that
+    /// is not a test, and the exit code is 0 either way.
+    #[command(verbatim_doc_comment)]
+    Bench {
+        /// Which KVM host to boot guests on
+        #[arg(long)]
+        host: Option<Kind>,
+        /// How many rounds
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Also write the figures, with all samples, to this file
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -69,5 +95,6 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
     match command {
         LabCommand::Run { host, options } => run::run(host, &options),
         LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
+        LabCommand::Bench { host, rounds, json } => bench::bench(host, rounds, json.as_deref()),
     }
 }

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::sys::termios::tcdrain;
+
 /// Counts the assertions. Shared by threads: disks are tested side by side.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -42,8 +44,13 @@ impl Report {
 }
 
 /// Prints a line. Without a working console nobody hears it, but the guest goes on: the host may look at other things.
+///
+/// Returns when the line is out: what the kernel says next would come into the middle of what its driver still holds, and a
+/// crash would cut it off.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let mut console = io::stdout().lock();
+    let _ = writeln!(console, "{line}");
+    let _ = tcdrain(&console);
 }
 
 /// What a panic said.

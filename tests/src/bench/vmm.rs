@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is compared, and how each is started: the same kernel, initial file system, kernel command line, memory, CPU,
+//! disk and random number generator; the console on standard output.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::Serialize;
+
+use super::resident::GUEST_MIB;
+use crate::packages;
+
+/// Without `quiet` the time to init would be the time that the console takes for the kernel's log.
+const WORDS: &str = "reboot=k panic=-1 quiet cvmm.test=none cvmm.end=idle";
+
+/// A VMM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vmm {
+    /// Ours.
+    Cvmm,
+    /// QEMU's machine without legacy devices.
+    QemuMicrovm,
+    /// lkvm.
+    Kvmtool,
+}
+
+/// All, in the order in which they take turns.
+pub const ALL: [Vmm; 3] = [Vmm::Cvmm, Vmm::QemuMicrovm, Vmm::Kvmtool];
+
+/// Paths on the KVM host.
+#[derive(Debug, Clone)]
+pub struct Guest {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initial file system.
+    pub initrd: PathBuf,
+    /// The disk.
+    pub disk: String,
+}
+
+impl Vmm {
+    /// As the table says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cvmm => "cvmm",
+            Self::QemuMicrovm => "QEMU microvm",
+            Self::Kvmtool => "kvmtool",
+        }
+    }
+
+    /// The program on this machine, if it is installed; cvmm is built.
+    pub fn installed(self) -> Option<PathBuf> {
+        match self {
+            Self::Cvmm => None,
+            Self::QemuMicrovm => packages::find(packages::QEMU.program),
+            Self::Kvmtool => packages::find("lkvm").or_else(|| packages::find("kvmtool")),
+        }
+    }
+
+    /// The first line of what the program at `path` on this machine says of its version.
+    pub fn version(self, path: &Path) -> Option<String> {
+        let option = if self == Self::Kvmtool { "version" } else { "--version" };
+        let output = Command::new(path).arg(option).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().next().map(str::to_owned)
+    }
+
+    /// The arguments that start `guest`.
+    pub fn arguments(self, guest: &Guest) -> Vec<String> {
+        let (kernel, initrd) = (guest.kernel.display(), guest.initrd.display());
+        let disk = &guest.disk;
+        match self {
+            // Its default command line has the console in it.
+            Self::Cvmm => words(&[
+                &format!("run --kernel {kernel} --initrd {initrd} --mem {GUEST_MIB}M --cpus 1 --pool 32M"),
+                &format!("--blk path={disk} --rng --console stdio --cmdline"),
+            ])
+            .chain([WORDS.to_owned()])
+            .collect(),
+            // A software KVM has no MSR for arch-capabilities, and QEMU would give up.
+            Self::QemuMicrovm => words(&[
+                "-M microvm,pit=off,pic=off,rtc=off,acpi=on -accel kvm -cpu host,-arch-capabilities",
+                &format!("-m {GUEST_MIB}M -smp 1 -nodefaults -no-user-config -display none"),
+                "-chardev stdio,id=console,signal=off -serial chardev:console",
+                &format!(
+                    "-drive if=none,id=disk,format=raw,file={disk} -device virtio-blk-device,drive=disk"
+                ),
+                &format!("-device virtio-rng-device -kernel {kernel} -initrd {initrd} -append"),
+            ])
+            .chain([format!("console=ttyS0 {WORDS}")])
+            .collect(),
+            Self::Kvmtool => words(&[
+                &format!("run --kernel {kernel} --initrd {initrd} --mem {GUEST_MIB} --cpus 1 --disk {disk}"),
+                "--rng --console serial --network mode=none --params",
+            ])
+            .chain([format!("console=ttyS0 {WORDS}")])
+            .collect(),
+        }
+    }
+}
+
+fn words(lines: &[&str]) -> impl Iterator<Item = String> {
+    let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect();
+    words.into_iter()
+}
