@@ -25,7 +25,7 @@ pub fn test(chosen: Option<Kind>, filter: Option<&str>) -> Result<i32> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         Command::new(cargo)
             .current_dir(workspace::root())
-            .args(["test", "--quiet", "--workspace", "--"])
+            .args(["test", "--quiet", "--workspace", "--no-fail-fast", "--"])
             .args(filter)
             .env(host::KIND_VARIABLE, kind.word())
             .stdin(Stdio::null())

@@ -36,13 +36,14 @@ fn await_end(pid: i32) {
 #[test]
 fn output_comes_in_lines_with_times_and_the_exit_code() {
     let host = host();
-    let mut process = shell(&host, "echo one; sleep 0.2; echo two; printf rest; echo wrong >&2; exit 7");
+    let mut process = shell(&host, "echo one; sleep 1; echo two; printf rest; echo wrong >&2; exit 7");
     assert_eq!(process.wait(LIMIT).unwrap(), Exit::Code(7));
     assert_eq!(process.stdout(), "one\ntwo\nrest\n");
     assert_eq!(process.stderr(), "wrong\n");
     let (one, two) = (&process.lines()[0], &process.lines()[1]);
-    assert!(two.at - one.at >= Duration::from_millis(190), "{one:?} {two:?}");
-    assert!(process.elapsed().unwrap() >= two.at);
+    // Lines have the time at which they were read, which a busy machine may do late.
+    assert!(two.at - one.at >= Duration::from_millis(500), "{one:?} {two:?}");
+    assert!(process.elapsed().unwrap() >= Duration::from_secs(1));
 }
 
 #[test]
