@@ -27,6 +27,8 @@ pub struct Place {
     pub processors: usize,
     /// Release of the host's kernel.
     pub kernel: String,
+    /// When the host's kernel gives large pages unasked: with `always`, one may back a whole stack of a thread.
+    pub large_pages: String,
     /// What else this machine did: its load average over a minute, after the last round. A busy machine gives slow and
     /// scattered times.
     pub load: String,
@@ -45,6 +47,7 @@ impl Place {
             processor: models().next().map_or_else(String::new, |(_, model)| model.to_owned()),
             processors: models().count(),
             kernel: host.kernel_release().to_owned(),
+            large_pages: chosen(&host.read_text("/sys/kernel/mm/transparent_hugepage/enabled")?),
             // Not the host's: an emulated one does not see what it competes with.
             load: load(&std::fs::read_to_string("/proc/loadavg")?),
         })
@@ -52,10 +55,15 @@ impl Place {
 
     fn text(&self) -> String {
         format!(
-            "{} ({} x {}, Linux {}); load of this machine {}",
-            self.kind, self.processors, self.processor, self.kernel, self.load
+            "{} ({} x {}, Linux {}, large pages {}); load of this machine {}",
+            self.kind, self.processors, self.processor, self.kernel, self.large_pages, self.load
         )
     }
+}
+
+/// The word in brackets: "always [madvise] never".
+fn chosen(setting: &str) -> String {
+    setting.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned()
 }
 
 fn load(loadavg: &str) -> String {
@@ -227,7 +235,10 @@ impl Report {
         let bound = Aim {
             what: format!("never more than {AIM_MIB} MiB beyond guest memory"),
             met: most.map(|most| most <= AIM_MIB),
-            seen: most.map_or_else(|| "no figure".to_owned(), |most| format!("{most:.1} MiB at most")),
+            seen: most.map_or_else(
+                || "no figure".to_owned(),
+                |most| format!("{most:.1} MiB at most in these rounds"),
+            ),
         };
         vec![
             ratio("faster to the first instruction", at_entry.ratio(milliseconds)),
@@ -277,6 +288,7 @@ mod tests {
             processor: "none".into(),
             processors: 1,
             kernel: "0".into(),
+            large_pages: chosen("always [madvise] never"),
             load: load("0.5 1 2"),
         };
         let results = vec![(Vmm::Cvmm, Ok(samples(cvmm))), (Vmm::QemuMicrovm, qemu.map(samples))];

@@ -30,12 +30,13 @@ pub(super) fn file_systems() -> Result<()> {
     Ok(())
 }
 
-/// From here on only warnings of the kernel come to the console: its messages would fall into the middle of our lines.
+/// From here on only errors of the kernel come to the console: its messages would fall into the middle of our lines. After a
+/// failed assertion the end of its log is shown.
 pub(super) fn quieten_kernel() {
     const SET_CONSOLE_LEVEL: libc::c_int = 8;
-    const WARNINGS: libc::c_int = 5;
+    const ERRORS: libc::c_int = 4;
     // SAFETY: this action takes a number and no buffer.
-    let result = unsafe { libc::klogctl(SET_CONSOLE_LEVEL, std::ptr::null_mut(), WARNINGS) };
+    let result = unsafe { libc::klogctl(SET_CONSOLE_LEVEL, std::ptr::null_mut(), ERRORS) };
     if result < 0 {
         say(&format!("guest-init: the kernel stays talkative: {}", io::Error::last_os_error()));
     }

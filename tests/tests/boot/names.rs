@@ -44,8 +44,8 @@ pub fn blk(modes: &[&str]) -> Vec<String> {
 
 /// With a transfer.
 pub fn net() -> Vec<String> {
-    let all = ["interface", "offloads", "up", "ping", "transfer", "sent", "received", "large-packets"];
-    names("net", &all)
+    let transfer = names("net", &["transfer", "sent", "received", "large-sent", "large-received"]);
+    [names("net", &["interface", "offloads", "up", "ping"]), transfer].concat()
 }
 
 /// A hostile driver of these devices.

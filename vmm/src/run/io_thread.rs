@@ -60,7 +60,11 @@ impl IoThread {
                 }
             }
         };
-        let thread = thread::Builder::new().name(name.into()).spawn(body).map_err(|error| failed(&error))?;
+        let thread = thread::Builder::new()
+            .name(name.into())
+            .stack_size(super::STACK)
+            .spawn(body)
+            .map_err(|error| failed(&error))?;
         Ok(Self { stop, thread })
     }
 

@@ -29,6 +29,9 @@ use images::{create, loader_error, open_images, refuse_overwriting};
 use io_thread::IoThread;
 use vcpu::Vcpus;
 
+/// Bytes of a thread's stack: far more than is used, and less than a large page, which the host might back it with.
+const STACK: usize = 512 << 10;
+
 /// Runs the guest that `config` describes, and writes the report.
 pub fn run(config: &VmConfig) -> Outcome {
     // First of all: a run whose report has no place does not start.

@@ -47,12 +47,13 @@ impl Vcpus {
                 io_apic: Arc::clone(&vm.io_apic),
                 stop: Arc::clone(&running.stop),
             };
-            let thread = thread::Builder::new().name(format!("vcpu{id}")).spawn(move || {
-                let _guard = PanicGuard(&exit);
-                if let Some(outcome) = vcpu.run() {
-                    exit.ask(outcome);
-                }
-            });
+            let thread =
+                thread::Builder::new().name(format!("vcpu{id}")).stack_size(super::STACK).spawn(move || {
+                    let _guard = PanicGuard(&exit);
+                    if let Some(outcome) = vcpu.run() {
+                        exit.ask(outcome);
+                    }
+                });
             match thread {
                 Ok(thread) => running.threads.push(thread),
                 Err(error) => {

@@ -64,10 +64,11 @@ impl Interface {
         self.ethtool(GET_SEGMENTATION).context("ETHTOOL_GTSO")
     }
 
-    /// Packets and bytes that the driver gave to the device.
-    pub(super) fn packets_sent(&self) -> Result<(u64, u64)> {
-        let statistic = |what| machine::number(format!("/sys/class/net/{}/statistics/{what}", self.name));
-        Ok((statistic("tx_packets")?, statistic("tx_bytes")?))
+    /// Packets and bytes that the driver gave to the device (`tx`) or got from it (`rx`) so far.
+    pub(super) fn packets(&self, way: &str) -> Result<(u64, u64)> {
+        let statistic =
+            |what| machine::number(format!("/sys/class/net/{}/statistics/{way}_{what}", self.name));
+        Ok((statistic("packets")?, statistic("bytes")?))
     }
 
     fn ethtool(&self, command: u32) -> Result<bool> {

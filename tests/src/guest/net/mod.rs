@@ -85,9 +85,10 @@ fn transfer(interface: &Interface, peer: &str, port: &str, options: &Options, re
         let bytes = options.part("net", "bytes").map_or(Ok(16 << 20), options::number)?;
         let seed = options.number("seed")?.unwrap_or(pattern::SEED);
         let plan = Plan { seed_up: seed, bytes_up: bytes, seed_down: seed + 1, bytes_down: bytes };
-        let before = interface.packets_sent()?;
+        let packets = || anyhow::Ok([interface.packets("tx")?, interface.packets("rx")?]);
+        let before = packets()?;
         let stream = connect(address.into())?;
-        done = Some((peer::transfer(stream, &plan).context("transfer")?, before, interface.packets_sent()?));
+        done = Some((peer::transfer(stream, &plan).context("transfer")?, before, packets()?));
         Ok(format!("{bytes} bytes up and {bytes} down"))
     });
     let Some((transfer, before, after)) = done else { return };
@@ -109,16 +110,18 @@ fn transfer(interface: &Interface, peer: &str, port: &str, options: &Options, re
         );
         Ok(format!("{}, {}", show(&transfer.received), speed(transfer.received.bytes, transfer.time_down)))
     });
-    report.check("net-large-packets", || {
-        // the packets of the way down are acknowledgements: they only lower the average
-        let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
-        let average = bytes.checked_div(packets).context("no packet was sent")?;
-        ensure!(
-            average > 1514,
-            "{packets} packets of {average} bytes on average: nothing was left for the device to segment"
-        );
-        Ok(format!("{packets} packets of {average} bytes on average: the device segments"))
-    });
+    for (name, before, after) in
+        [("net-large-sent", before[0], after[0]), ("net-large-received", before[1], after[1])]
+    {
+        report.check(name, || {
+            // the packets of the other way are acknowledgements: they only lower the average
+            let (packets, bytes) = (after.0 - before.0, after.1 - before.1);
+            let average = bytes.checked_div(packets).context("there was no packet")?;
+            let seen = format!("{packets} packets of {average} bytes on average");
+            ensure!(average > 1514, "{seen}: each was segmented in software");
+            Ok(format!("{seen}: larger than on a wire"))
+        });
+    }
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {
