@@ -2,7 +2,7 @@
 //! Kernel images: bzImage and ELF, by the 64-bit entry.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use cvmm_firmware::Range;
 use linux_loader::loader::bootparam::setup_header;
@@ -37,15 +37,22 @@ pub(super) struct Kernel {
 /// Loads `image` into `memory`, which is private memory only: a kernel that would reach into a pool does not load.
 pub(super) fn load(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
     let mut magic = [0; 4];
-    let io = |error| Error::KernelRead(error);
+    let io = Error::KernelRead;
     image.rewind().map_err(io)?;
     let len = image.metadata().map_err(io)?.len();
-    let short = image.read_exact(&mut magic).is_err();
+    read(image, &mut magic)?;
     match magic {
-        _ if short => Err(Error::NotAKernel),
         ELF_MAGIC => load_elf(memory, image),
         _ => load_bzimage(memory, image, len),
     }
+}
+
+/// A file that ends too early is no kernel; one that can't be read may be.
+fn read(image: &mut File, to: &mut [u8]) -> Result<()> {
+    image.read_exact(to).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::NotAKernel,
+        _ => Error::KernelRead(error),
+    })
 }
 
 fn load_elf(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
@@ -68,7 +75,7 @@ fn load_elf(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
 fn load_bzimage(memory: &GuestMemoryMmap, image: &mut File, len: u64) -> Result<Kernel> {
     let mut header = setup_header::default();
     image.seek(SeekFrom::Start(SETUP_HEADER)).map_err(Error::KernelRead)?;
-    image.read_exact(header.as_mut_slice()).map_err(|_| Error::NotAKernel)?;
+    read(image, header.as_mut_slice())?;
     if header.header != HDRS_MAGIC {
         return Err(Error::NotAKernel);
     }

@@ -200,6 +200,16 @@ mod tests {
         assert_eq!(read(&mut disk).0, 1000);
     }
 
+    /// A pipe can't be flushed, so a flush that says it was has not asked.
+    #[test]
+    fn a_flush_reaches_the_file() {
+        let (_reader, writer) = std::io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut pipe = FileDisk { file, size: 512, read_only: false, can_punch: false };
+        assert!(pipe.flush().is_err());
+        assert!(FileDisk::open(image(512).path(), false).unwrap().flush().is_ok());
+    }
+
     #[test]
     fn zeroes_and_holes_read_as_zeros() {
         let image = image(3 * 4096);
