@@ -131,23 +131,24 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
         carried.arguments.push(format!("--report={path}"));
         path
     });
+    // What can't be brought home is better known before the guest runs.
+    for (_, to) in carried.back.iter().filter(|(_, to)| !to.exists()) {
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        tempfile::tempfile_in(folder).with_context(|| format!("{} can't be written", to.display()))?;
+    }
     for (from, to) in &carried.there {
         host.put(from, to)?;
     }
 
     let ended = interact(host, &carried.arguments);
+    let shown = show_table(host, &report);
     for (from, to) in &carried.back {
         // What was never written (the run was refused) leaves what is here alone.
         if host.exists(from) {
             host.get(from, to)?;
         }
     }
-    if host.exists(&report) {
-        match serde_json::from_slice::<Report>(&host.read(&report)?) {
-            Ok(report) => eprint!("{}", report.table()),
-            Err(error) => eprintln!("lab: the report is not as expected: {error}"),
-        }
-    }
+    shown?;
     let (exit, console) = ended?;
     let code = match exit {
         Exit::Code(code) => code,
@@ -155,6 +156,17 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
         Exit::Signal(signal) => 128 + signal,
     };
     Ok((code, console))
+}
+
+/// Prints the table of the report, if the run came that far.
+fn show_table(host: &Host, report: &str) -> Result<()> {
+    if host.exists(report) {
+        match serde_json::from_slice::<Report>(&host.read(report)?) {
+            Ok(report) => eprint!("{}", report.table()),
+            Err(error) => eprintln!("lab: the report is not as expected: {error}"),
+        }
+    }
+    Ok(())
 }
 
 /// The value of `--report`, in either form.

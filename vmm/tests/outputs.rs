@@ -28,6 +28,7 @@ fn a_file_that_is_read_is_not_overwritten() {
         (&["--console", &format!("file={disk}")], "--blk names the same file"),
         (&["--report", &kernel], "--kernel names the same file"),
         (&["--report", &path("new"), "--dump-dtb", &path("new")], "--report names the same file"),
+        (&["--report", &path("new"), "--dump-dtb", &path("./new")], "--report names the same file"),
     ] {
         let output = cvmm().args(["--kernel", &kernel, "--blk", &blk]).args(options).output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();

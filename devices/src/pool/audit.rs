@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Refusal;
 
 /// Distinct refusals that are kept in full; later ones are only counted, so a hostile driver cannot grow the record.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 
 /// A device's account. The data path adds to plain counters: one thread writes them, others read at the end.
 #[derive(Debug, Default)]

@@ -92,8 +92,11 @@ fn words(options: &Options) -> Vec<String> {
         Some("none") => Vec::new(),
         Some(_) => options.list("test").into_iter().map(str::to_owned).collect(),
         None => {
-            let mut words = vec!["pool".to_owned(), "cpus".to_owned()];
-            for device in machine::virtio_devices().unwrap_or_default() {
+            let devices = machine::virtio_devices().unwrap_or_default();
+            // Without a device nobody uses the pool.
+            let pool = if devices.is_empty() { None } else { Some("pool".to_owned()) };
+            let mut words: Vec<_> = pool.into_iter().chain(["cpus".to_owned()]).collect();
+            for device in devices {
                 let word = match device.id {
                     1 => "net",
                     2 => "blk",

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cvmm_arch::native::boot::{self, Image, Images};
 use cvmm_firmware::{Machine, device_tree};
@@ -56,9 +56,21 @@ fn same_file(a: &Path, b: &Path) -> bool {
     };
     match (identity(a), identity(b)) {
         (Some(a), Some(b)) => a == b,
-        // Neither is there yet.
-        _ => a == b && !a.exists(),
+        (None, None) => match (place(a), place(b)) {
+            (Some(a), Some(b)) => a == b,
+            _ => false,
+        },
+        _ => false,
     }
+}
+
+/// Where a file that is not there yet would be. None for one that is there: it has no contents to lose.
+fn place(path: &Path) -> Option<PathBuf> {
+    if path.exists() {
+        return None;
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
 
 /// Opens the file that `option` names for writing.
