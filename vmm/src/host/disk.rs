@@ -42,7 +42,7 @@ impl FileDisk {
         match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err("it is locked: another cvmm, or another option of this one, uses it, and one of the two writes".into());
+                return Err("it is locked: another cvmm uses it, or another option of this one, and one of the two writes".into());
             }
             Err(TryLockError::Error(error)) => return Err(format!("it can't be locked: {error}")),
         }
