@@ -12,7 +12,7 @@ pub const MIB: u64 = 1 << 20;
 pub const GIB: u64 = 1 << 30;
 
 /// For one guest's whole life, on an emulated host that is shared with other work.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub const LIMIT: Duration = Duration::from_secs(480);
 
 /// A guest to be run. Small, because the kernel clears the pool when it starts, which is slow under emulation.
 pub struct Guest<'h> {
