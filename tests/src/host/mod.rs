@@ -255,7 +255,7 @@ impl Host {
         Tap::make(self.client.clone(), name, Some(address)).map_err(|error| self.error(error))
     }
 
-    /// Listens on a TCP port for the guest's end of a transfer.
+    /// Listens on a TCP port, or on any free one for 0, for the guest's end of a transfer.
     pub fn peer(&self, port: u16) -> Result<Peer> {
         Peer::listen(self.client.clone(), port).map_err(|error| self.error(error))
     }

@@ -42,7 +42,7 @@ pub enum Request {
     MakeTap { name: String, address: Option<String> },
     /// Removes a tap interface.
     RemoveTap { name: String },
-    /// Listens on a TCP port and takes part in one transfer.
+    /// Listens on a TCP port, or on any free one for 0, and takes part in one transfer.
     Transfer { job: JobId, port: u16 },
 }
 
@@ -90,6 +90,8 @@ pub enum Answer {
     Layout { size: u64, allocated: u64, extents: Vec<(u64, u64)> },
     /// A program runs. `at` is the time immediately before it was started.
     Spawned { pid: i32, at: Time },
+    /// The port of a transfer.
+    Listening { port: u16 },
 }
 
 /// Microseconds since the agent started.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 
 use super::client::Client;
-use super::protocol::{Event, Received, Request};
+use super::protocol::{Answer, Event, Received, Request};
 
 /// A folder on the host.
 #[derive(Debug)]
@@ -73,14 +73,22 @@ impl Drop for Tap {
 /// The host's end of one TCP transfer (see [`crate::peer`]).
 #[derive(Debug)]
 pub struct Peer {
+    port: u16,
     events: Receiver<(Event, Vec<u8>)>,
 }
 
 impl Peer {
     pub(super) fn listen(client: Arc<Client>, port: u16) -> Result<Self> {
         let (job, events) = client.new_job();
-        client.order(&Request::Transfer { job, port }, &[])?;
-        Ok(Self { events })
+        match client.request(&Request::Transfer { job, port }, &[])? {
+            (Answer::Listening { port }, _) => Ok(Self { port, events }),
+            (other, _) => bail!("the agent answered {other:?} to a transfer"),
+        }
+    }
+
+    /// The TCP port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Waits for the transfer's end: what came from the guest.

@@ -161,10 +161,9 @@ fn folders_and_files_go_away() {
 #[test]
 fn a_peer_takes_part_in_a_transfer() {
     let host = host();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let peer = host.peer(port).unwrap();
+    let peer = host.peer(0).unwrap();
     let plan = crate::peer::Plan { seed_up: 1, bytes_up: 100_000, seed_down: 2, bytes_down: 1000 };
-    let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let stream = std::net::TcpStream::connect(("127.0.0.1", peer.port())).unwrap();
     let transfer = crate::peer::transfer(stream, &plan).unwrap();
     let received = peer.received(LIMIT).unwrap();
     assert_eq!(received.bytes, 100_000);

@@ -92,7 +92,7 @@ impl Agent {
             Request::Signal { job, signal, children } => self.process(job)?.signal(signal, children)?,
             Request::MakeTap { name, address } => tap::make(&name, address.as_deref())?,
             Request::RemoveTap { name } => tap::remove(&name)?,
-            Request::Transfer { job, port } => self.transfer(job, port)?,
+            Request::Transfer { job, port } => return Ok((self.transfer(job, port)?, Vec::new())),
         }
         Ok((Answer::Done, Vec::new()))
     }
@@ -101,9 +101,10 @@ impl Agent {
         self.processes.get_mut(&job).with_context(|| format!("there is no process {job}"))
     }
 
-    fn transfer(&self, job: JobId, port: u16) -> Result<()> {
+    fn transfer(&self, job: JobId, port: u16) -> Result<Answer> {
         let listener = TcpListener::bind(("0.0.0.0", port))
             .with_context(|| format!("cannot listen on TCP port {port}"))?;
+        let port = listener.local_addr()?.port();
         let outbox = self.outbox.clone();
         std::thread::spawn(move || {
             let summary = listener.accept().and_then(|(stream, _)| crate::peer::serve(stream));
@@ -112,6 +113,6 @@ impl Agent {
                 .map_err(|error| error.to_string());
             outbox.event(job, Event::Transferred(received), &[]);
         });
-        Ok(())
+        Ok(Answer::Listening { port })
     }
 }
