@@ -27,6 +27,15 @@ use crate::{modules, packages, workspace};
 /// KVM, and the devices of the emulated machine that the agent uses. PCI and ext4 are built in.
 const MODULES: [&str; 4] = ["kvm-amd", "tun", "virtio_pci", "virtio_console"];
 
+/// The host kernel's command line.
+///
+/// - `no_timer_check`: on a busy machine the kernel sees too few ticks in too short a time, and panics.
+/// - `nohz=off highres=off`: a periodic tick. QEMU's VMRUN and #VMEXIT change the CPU's set of pending interrupts without
+///   the lock under which other threads add to it (7.2, target/i386/tcg/sysemu/svm_helper.c), so an interrupt can get
+///   lost; a CPU whose next timer or IPI that was waited for ever. The next tick makes the local APIC ask again.
+const APPEND: &str =
+    "console=ttyS0 panic=-1 quiet mitigations=off nokaslr audit=0 no_timer_check nohz=off highres=off";
+
 /// A slow machine takes several times the usual few seconds.
 const BOOT_LIMIT: Duration = Duration::from_secs(90);
 
@@ -97,8 +106,7 @@ fn qemu(
         .arg("-kernel")
         .arg(&kernel.image)
         .args(["-initrd", &format!("/proc/self/fd/{}", initramfs.as_raw_fd())])
-        // no_timer_check: on a busy machine the kernel sees too few ticks in too short a time, and panics.
-        .args(["-append", "console=ttyS0 panic=-1 quiet mitigations=off nokaslr audit=0 no_timer_check"])
+        .args(["-append", APPEND])
         .args(["-chardev", &format!("file,id=console,path={}", log.display())])
         .args(["-serial", "chardev:console"])
         .args(["-chardev", &format!("socket,id=lab,fd={}", channel.as_raw_fd())])
