@@ -14,6 +14,12 @@ pub trait BusDevice: Debug + Send + Sync {
     fn write(&self, offset: u64, data: &[u8]);
 }
 
+/// Devices whose addresses the guest chooses.
+pub trait Decode: Debug + Send + Sync {
+    /// The device that answers all of `access`, and the access's offset in its window.
+    fn decode(&self, access: &Range) -> Option<(u64, &dyn BusDevice)>;
+}
+
 /// The range of a new device overlaps that of another one.
 #[derive(Debug, thiserror::Error)]
 #[error("the bus range {0} overlaps another device's, {1}")]
@@ -24,6 +30,8 @@ pub struct Overlap(pub Range, pub Range);
 pub struct Bus {
     /// In ascending order, without overlap.
     devices: Vec<(Range, Arc<dyn BusDevice>)>,
+    /// Asked where none of them answers.
+    movable: Option<Arc<dyn Decode>>,
 }
 
 impl Bus {
@@ -35,6 +43,11 @@ impl Bus {
         self.devices.push((range, device));
         self.devices.sort_by_key(|(range, _)| *range);
         Ok(())
+    }
+
+    /// Lets `movable` answer what no device on the bus does.
+    pub fn set_movable(&mut self, movable: Arc<dyn Decode>) {
+        self.movable = Some(movable);
     }
 
     /// The guest reads.
@@ -55,8 +68,11 @@ impl Bus {
     fn find(&self, address: u64, len: usize) -> Option<(u64, &dyn BusDevice)> {
         let access = Range::new(address, len as u64)?;
         let next = self.devices.partition_point(|(range, _)| range.base() <= address);
-        let (range, device) = self.devices.get(next.checked_sub(1)?)?;
-        range.contains(&access).then(|| (address - range.base(), &**device))
+        let fixed = next.checked_sub(1).and_then(|index| self.devices.get(index));
+        match fixed.filter(|(range, _)| range.contains(&access)) {
+            Some((range, device)) => Some((address - range.base(), &**device)),
+            None => self.movable.as_ref()?.decode(&access),
+        }
     }
 }
 
@@ -88,5 +104,56 @@ mod tests {
             assert_eq!(data, expected, "{address:#x}");
         }
         bus.read(u64::MAX, &mut [0; 4]);
+    }
+
+    /// Answers all accesses in a range with the same byte.
+    #[derive(Debug)]
+    struct Movable(Range, Same);
+
+    #[derive(Debug)]
+    struct Same(u8, std::sync::Mutex<Vec<u64>>);
+
+    impl BusDevice for Same {
+        fn read(&self, _offset: u64, data: &mut [u8]) {
+            data.fill(self.0);
+        }
+        fn write(&self, offset: u64, _data: &[u8]) {
+            self.1.lock().unwrap().push(offset);
+        }
+    }
+
+    impl Decode for Movable {
+        fn decode(&self, access: &Range) -> Option<(u64, &dyn BusDevice)> {
+            let hit = self.0.contains(access);
+            hit.then(|| (access.base() - self.0.base(), &self.1 as &dyn BusDevice))
+        }
+    }
+
+    /// A device with an address of its own comes first; what it does not answer all of is the other's, if that answers
+    /// all of it.
+    #[test]
+    fn what_moves_answers_where_nothing_else_does() {
+        let mut bus = Bus::default();
+        bus.insert(Range::fixed(0x1010, 0x10), Arc::new(Echo)).unwrap();
+        let movable = Arc::new(Movable(Range::fixed(0x1000, 0x40), Same(0x77, std::sync::Mutex::default())));
+        bus.set_movable(movable.clone());
+        for (address, expected) in [
+            (0xffe, [0xff; 4]),
+            (0x1000, [0x77; 4]),
+            (0x100e, [0x77; 4]),
+            (0x1010, [0; 4]),
+            (0x101c, [0xc; 4]),
+            (0x101e, [0x77; 4]),
+            (0x103c, [0x77; 4]),
+            (0x103e, [0xff; 4]),
+            (u64::MAX - 3, [0xff; 4]),
+            (u64::MAX, [0xff; 4]),
+        ] {
+            let mut data = [0xaa; 4];
+            bus.read(address, &mut data);
+            assert_eq!(data, expected, "{address:#x}");
+            bus.write(address, &data);
+        }
+        assert_eq!(*movable.1.1.lock().unwrap(), [0, 0xe, 0x1e, 0x3c]);
     }
 }

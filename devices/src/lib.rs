@@ -3,7 +3,8 @@
 //!
 //! - [`pool`]: a device's memory, and the gate through which every access passes.
 //! - [`queue`]: split virtqueues over a gate.
-//! - [`virtio`]: the transport core, virtio-mmio over it, and what runs a device.
+//! - [`virtio`]: the transport core, virtio-mmio and virtio-pci over it, and what runs a device.
+//! - [`pci`]: a bus of functions, configuration space, MSI-X.
 //! - [`blk`], [`net`], [`rng`]: device types.
 //! - [`serial`], [`power`], [`bus`]: what is not virtio.
 //!
@@ -18,6 +19,7 @@ pub mod blk;
 pub mod bus;
 mod log_limit;
 pub mod net;
+pub mod pci;
 pub mod pool;
 pub mod power;
 pub mod queue;

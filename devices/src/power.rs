@@ -12,6 +12,15 @@ pub const POWER_OFF: u32 = 0x5555;
 /// Written to the power control register: reset.
 pub const RESET: u32 = 0x7777;
 
+/// The sleep type of ACPI's `\_S5`: power off.
+pub const SLEEP_TYPE_OFF: u8 = 5;
+/// Written to ACPI's reset register: reset.
+pub const ACPI_RESET: u8 = 1;
+
+/// Sleep control register (ACPI 6.5, 4.8.3.7): SLP_EN, and the position of SLP_TYP.
+const SLP_EN: u8 = 1 << 5;
+const SLP_TYP_SHIFT: u8 = 2;
+
 /// pvpanic events (QEMU, docs/specs/pvpanic.rst): the guest panicked.
 const PVPANIC_PANICKED: u8 = 1;
 
@@ -54,6 +63,10 @@ register! {
     PowerControl
 }
 register! {
+    /// ACPI's sleep control, sleep status and reset registers, one byte each.
+    SleepRegisters
+}
+register! {
     /// The pvpanic register: 8 bits; reads say which events are understood.
     PvPanic
 }
@@ -77,6 +90,23 @@ impl BusDevice for PowerControl {
             (0, Ok(POWER_OFF)) => (self.0)(GuestEvent::PowerOff),
             (0, Ok(RESET)) => (self.0)(GuestEvent::Reset),
             _ => log::debug!("power control: {data:?} at {offset} means nothing"),
+        }
+    }
+}
+
+impl BusDevice for SleepRegisters {
+    /// Sleep status: the machine never woke up. The others are write-only.
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        match (offset, data) {
+            (0, [control]) if control & SLP_EN != 0 && control >> SLP_TYP_SHIFT & 7 == SLEEP_TYPE_OFF => {
+                (self.0)(GuestEvent::PowerOff);
+            }
+            (2, [ACPI_RESET]) => (self.0)(GuestEvent::Reset),
+            _ => log::debug!("sleep registers: {data:?} at {offset} means nothing"),
         }
     }
 }
@@ -105,6 +135,94 @@ impl BusDevice for KeyboardReset {
     fn write(&self, _offset: u64, data: &[u8]) {
         if data.first() == Some(&KEYBOARD_PULSE_RESET) {
             (self.0)(GuestEvent::Reset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What was asked for since the last call.
+    type Events = Arc<Mutex<Vec<GuestEvent>>>;
+
+    fn register<T>(new: fn(Handler) -> T) -> (T, Events) {
+        let events = Events::default();
+        let log = Arc::clone(&events);
+        (new(Arc::new(move |event| log.lock().unwrap().push(event))), events)
+    }
+
+    fn take(events: &Events) -> Vec<GuestEvent> {
+        std::mem::take(&mut events.lock().unwrap())
+    }
+
+    /// ACPI 6.5, 4.8.3.7, sleep control register: SLP_TYP is bits 2 to 4, SLP_EN bit 5; the others mean
+    /// nothing to us. One byte.
+    #[test]
+    fn sleep_control_powers_off_with_the_type_of_s5() {
+        let (registers, events) = register(SleepRegisters::new);
+        for control in 0..=u8::MAX {
+            registers.write(0, &[control]);
+            let off = control & 0b0010_0000 != 0 && (control & 0b0001_1100) >> 2 == SLEEP_TYPE_OFF;
+            assert_eq!(take(&events), vec![GuestEvent::PowerOff; off.into()], "{control:#x}");
+        }
+        let off = 0x20 | SLEEP_TYPE_OFF << 2;
+        for data in [&[off, 0][..], &[0, off], &[off, 0, 0, 0], &[off; 4], &[off; 8]] {
+            registers.write(0, data);
+            assert_eq!(take(&events), []);
+        }
+        for offset in [1, 2, 3, u64::MAX] {
+            registers.write(offset, &[off]);
+            assert_eq!(take(&events), []);
+        }
+    }
+
+    /// ACPI 6.5, 4.8.3.6: the reset register takes RESET_VALUE, one byte.
+    #[test]
+    fn the_reset_register_resets() {
+        let (registers, events) = register(SleepRegisters::new);
+        for value in 0..=u8::MAX {
+            registers.write(2, &[value]);
+            assert_eq!(take(&events), vec![GuestEvent::Reset; (value == ACPI_RESET).into()], "{value}");
+        }
+        for (offset, data) in
+            [(0, &[ACPI_RESET][..]), (1, &[ACPI_RESET]), (2, &[ACPI_RESET, 0]), (3, &[ACPI_RESET])]
+        {
+            registers.write(offset, data);
+            assert_eq!(take(&events), []);
+        }
+    }
+
+    /// ACPI 6.5, 4.8.3.8: WAK_STS, bit 7 of the sleep status register, is clear: the machine never slept.
+    #[test]
+    fn sleep_status_is_zero_and_the_rest_is_write_only() {
+        let (registers, events) = register(SleepRegisters::new);
+        for offset in 0..3 {
+            for len in [1, 2, 4, 8] {
+                let mut data = vec![0xaa; len];
+                registers.read(offset, &mut data);
+                assert_eq!(data, vec![0; len]);
+            }
+        }
+        assert_eq!(take(&events), []);
+    }
+
+    /// `syscon-poweroff` and `syscon-reboot` write their value with 32 bits, at offset 0.
+    #[test]
+    fn power_control_takes_its_two_values() {
+        let (control, events) = register(PowerControl::new);
+        for (value, event) in
+            [(0x5555, Some(GuestEvent::PowerOff)), (0x7777, Some(GuestEvent::Reset)), (0, None)]
+        {
+            let value: u32 = value;
+            control.write(0, &value.to_le_bytes());
+            assert_eq!(take(&events), Vec::from_iter(event));
+            control.write(4, &value.to_le_bytes());
+            control.write(0, &value.to_le_bytes()[..2]);
+            control.write(0, &u64::from(value).to_le_bytes());
+            assert_eq!(take(&events), []);
         }
     }
 }

@@ -4,6 +4,16 @@
 //! The driver's side is written from the specification and uses none of the code under test: it has a mapping of its
 //! own of the pool's bytes.
 
+mod mmio;
+pub(crate) mod pci;
+mod slot;
+mod transport;
+
+pub(crate) use mmio::Mmio;
+pub(crate) use pci::{PciDriver, PciIntx, PciMachine, PciMsix};
+pub(crate) use slot::{RecordingSlot, Told};
+pub(crate) use transport::{Transport, over_each_transport};
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;

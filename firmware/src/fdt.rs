@@ -4,9 +4,11 @@
 //! x86 bindings are those that Linux reads: `intel,ce4100-ioapic`, `intel,ce4100-lapic`. The pool is a
 //! `restricted-dma-pool` (dt-schema, reserved-memory/shared-dma-pool.yaml) that devices name with `memory-region`.
 
+mod pci;
+
 use vm_fdt::FdtWriter;
 
-use crate::{Interrupt, Machine, Range, Transport};
+use crate::{DeviceError, Interrupt, Machine, PoolId, Range, Transport};
 
 /// Why there is no tree.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +16,9 @@ pub enum Error {
     /// The writer refused a name or a value.
     #[error("the device tree could not be written: {0}")]
     Write(#[from] vm_fdt::Error),
-    /// A device is bound to a pool that the machine does not have: Linux would ignore the binding and use any memory.
-    #[error("device {0} is bound to a pool that is not there")]
-    NoSuchPool(String),
+    /// A device has a place or a pool that is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 type Result<T = ()> = std::result::Result<T, vm_fdt::Error>;
@@ -25,7 +27,8 @@ const PHANDLE_IO_APIC: u32 = 1;
 const PHANDLE_POWER: u32 = 2;
 const PHANDLE_FIRST_POOL: u32 = 16;
 
-/// Second cell of an `intel,ce4100-ioapic` interrupt specifier: edge, rising.
+/// Second cell of an `intel,ce4100-ioapic` interrupt specifier (Linux, arch/x86/kernel/devicetree.c).
+const LEVEL_LOW: u32 = 2;
 const EDGE_RISING: u32 = 3;
 
 /// Input clock of a PC's UART, in Hz. Drivers derive baud rates from it; nothing here depends on them.
@@ -33,10 +36,7 @@ const UART_CLOCK_HZ: u32 = 1_843_200;
 
 /// Writes the device tree of `machine`.
 pub fn device_tree(machine: &Machine) -> std::result::Result<Vec<u8>, Error> {
-    let unbound = |device: &&crate::VirtioDevice| usize::from(device.pool.0) >= machine.pools.len();
-    if let Some(device) = machine.virtio.iter().find(unbound) {
-        return Err(Error::NoSuchPool(device.name.clone()));
-    }
+    machine.check_devices()?;
     Ok(write(machine)?)
 }
 
@@ -55,7 +55,10 @@ fn write(machine: &Machine) -> Result<Vec<u8>> {
     reserved_memory(&mut fdt, machine)?;
     interrupt_controllers(&mut fdt, machine)?;
     system_devices(&mut fdt, machine)?;
-    virtio_devices(&mut fdt, machine)?;
+    virtio_mmio_devices(&mut fdt, machine)?;
+    if let Some(host) = &machine.pci {
+        pci::host_bridge(&mut fdt, machine, host)?;
+    }
     fdt.end_node(root)?;
     fdt.finish()
 }
@@ -161,18 +164,23 @@ fn system_devices(fdt: &mut FdtWriter, machine: &Machine) -> Result {
     fdt.end_node(pvpanic)
 }
 
-fn virtio_devices(fdt: &mut FdtWriter, machine: &Machine) -> Result {
+fn virtio_mmio_devices(fdt: &mut FdtWriter, machine: &Machine) -> Result {
     for device in &machine.virtio {
-        let Transport::Mmio { window, interrupt } = device.transport;
+        let Transport::Mmio { window, interrupt } = device.transport else { continue };
         let node = fdt.begin_node(&node_name("virtio", window))?;
         fdt.property_string("compatible", "virtio,mmio")?;
         reg(fdt, window)?;
         interrupts(fdt, interrupt)?;
         fdt.property_null("dma-coherent")?;
-        fdt.property_u32("memory-region", PHANDLE_FIRST_POOL + u32::from(device.pool.0))?;
+        memory_region(fdt, device.pool)?;
         fdt.end_node(node)?;
     }
     Ok(())
+}
+
+/// The binding of a device to its pool.
+fn memory_region(fdt: &mut FdtWriter, PoolId(index): PoolId) -> Result {
+    fdt.property_u32("memory-region", PHANDLE_FIRST_POOL + u32::from(index))
 }
 
 fn node_name(name: &str, range: Range) -> String {

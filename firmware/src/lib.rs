@@ -8,10 +8,15 @@
 
 #![forbid(unsafe_code)]
 
+mod acpi;
 mod fdt;
 mod machine;
 mod range;
 
+pub use acpi::{Error as AcpiError, Table as AcpiTable, acpi_tables};
 pub use fdt::{Error as FdtError, device_tree};
-pub use machine::{Interrupt, IoApic, Machine, Pool, PoolId, SystemDevices, Transport, VirtioDevice};
+pub use machine::{
+    DeviceError, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, SleepRegisters, SystemDevices, Transport,
+    VirtioDevice,
+};
 pub use range::Range;

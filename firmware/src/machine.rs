@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The machine description.
 
+use std::collections::HashSet;
+
 use crate::Range;
 
 /// Everything that a guest is told about its machine.
@@ -18,6 +20,8 @@ pub struct Machine {
     pub io_apic: IoApic,
     /// What is not virtio.
     pub system: SystemDevices,
+    /// The PCI host bridge and its one bus; `None` where no device is on PCI.
+    pub pci: Option<PciHost>,
     /// Virtio devices, in the order of the command line.
     pub virtio: Vec<VirtioDevice>,
     /// Kernel command line.
@@ -29,6 +33,56 @@ impl Machine {
     pub fn pool(&self, id: PoolId) -> &Pool {
         &self.pools[usize::from(id.0)]
     }
+
+    /// Fails unless each virtio device has a pool that is there, and each on PCI a place of its own on a bus that is there.
+    pub fn check_devices(&self) -> Result<(), DeviceError> {
+        let mut numbers = HashSet::new();
+        for device in &self.virtio {
+            let name = || device.name.clone();
+            if usize::from(device.pool.0) >= self.pools.len() {
+                return Err(DeviceError::NoSuchPool(name()));
+            }
+            let Transport::Pci { device: number, .. } = device.transport else { continue };
+            if self.pci.is_none() {
+                return Err(DeviceError::NoPciHost(name()));
+            }
+            if !(1..=31).contains(&number) {
+                return Err(DeviceError::PciDeviceNumber { device: name(), number });
+            }
+            if !numbers.insert(number) {
+                return Err(DeviceError::PciDeviceTaken { device: name(), number });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A device whose place or pool is not there. No description can be made then: Linux would ignore a binding to a pool that
+/// is not there, and use any memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// A device is bound to a pool that the machine does not have.
+    #[error("device {0} is bound to a pool that is not there")]
+    NoSuchPool(String),
+    /// A device is on a bus that the machine does not have.
+    #[error("device {0} is on PCI, and the machine has no PCI host bridge")]
+    NoPciHost(String),
+    /// The number is the host bridge's, or none.
+    #[error("device {device} has the PCI device number {number}; it must be one of 1 to 31")]
+    PciDeviceNumber {
+        /// The device's name.
+        device: String,
+        /// Its number on the bus.
+        number: u8,
+    },
+    /// Two devices have one number.
+    #[error("device {device} has the PCI device number {number}, and so has another")]
+    PciDeviceTaken {
+        /// The name of the second.
+        device: String,
+        /// Their number on the bus.
+        number: u8,
+    },
 }
 
 /// Index of a pool in [`Machine::pools`].
@@ -53,9 +107,31 @@ pub struct IoApic {
     pub pins: u32,
 }
 
-/// An interrupt line: a pin of the I/O APIC, edge-triggered, active high.
+/// An interrupt line: a pin of the I/O APIC. Edge-triggered, active high, but for the lines of PCI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt(pub u32);
+
+/// A PCI host bridge with one bus, number 0 of segment 0. Device 0 on it is the bridge itself.
+///
+/// Addresses on the bus are guest-physical addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct PciHost {
+    /// Configuration space of all functions (ECAM), 1 MiB: 4 KiB for each of 8 functions of 32 devices.
+    pub ecam: Range,
+    /// The two 32-bit I/O ports of configuration mechanism #1: address and data.
+    pub config_ports: Range,
+    /// Where BARs are.
+    pub memory: Range,
+    /// Four lines, level-triggered, active low, that the devices share: see [`PciHost::interrupt`].
+    pub lines: [Interrupt; 4],
+}
+
+impl PciHost {
+    /// The line of the interrupt pin `pin` (0 is INTA#) of `device`. Each device starts at the next of the four lines.
+    pub fn interrupt(&self, device: u8, pin: u8) -> Interrupt {
+        self.lines[usize::from((device % 4 + pin % 4) % 4)]
+    }
+}
 
 /// The devices that every machine has.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +144,21 @@ pub struct SystemDevices {
     pub power_off_value: u32,
     /// What a write of this value to the power control register does: reset.
     pub reset_value: u32,
+    /// How a guest with ACPI ends itself.
+    pub sleep: SleepRegisters,
     /// pvpanic event register.
     pub pvpanic: Range,
+}
+
+/// The registers of hardware-reduced ACPI for the end of a run (ACPI 6.5, 4.8.3.6 and 4.8.3.7).
+#[derive(Clone, Copy, Debug)]
+pub struct SleepRegisters {
+    /// Sleep control, sleep status and reset register: one byte each, in this order.
+    pub window: Range,
+    /// The sleep type (`SLP_TYP`, of `\_S5`) that means power off: 0 to 7.
+    pub type_off: u8,
+    /// What a write of this value to the reset register does: reset.
+    pub reset_value: u8,
 }
 
 /// A virtio device.
@@ -92,5 +181,12 @@ pub enum Transport {
         window: Range,
         /// The device's interrupt.
         interrupt: Interrupt,
+    },
+    /// virtio-pci: function 0 of a device on the PCI bus.
+    Pci {
+        /// Device number, 1 to 31.
+        device: u8,
+        /// Where its one BAR is when the guest starts: BAR 0, 64 bits wide, not prefetchable.
+        bar: Range,
     },
 }

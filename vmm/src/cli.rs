@@ -29,11 +29,14 @@ pub struct Cli {
 pub enum Command {
     /// Boot a guest and run it to its end
     Run(Box<RunArgs>),
+    /// Show the machine that a guest would be told of, without running it
+    Describe(Box<DescribeArgs>),
 }
 
 const RUN_HELP: &str = "\
 Guest memory is split: private memory, which only the loader ever touches, and a pool, which the guest's devices can
-reach. The device tree tells the guest to bounce all DMA through the pool; a device refuses every address outside it.
+reach. The device tree (or ACPI) tells the guest to bounce all DMA through the pool; a device refuses every address
+outside it. 'cvmm describe' shows what the guest is told.
 
 Example:
   cvmm run --kernel bzImage --pool 64M --blk path=root.ext4 --cmdline 'root=/dev/vda rw' --report report.json
@@ -53,33 +56,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub initrd: Option<PathBuf>,
 
-    /// Added to the kernel's command line, which names the console and asks for a reset after a panic
-    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
-    pub cmdline: Option<String>,
-
-    /// Guest memory, the pool included
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
-    pub mem: String,
-
-    /// Number of CPUs
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub cpus: String,
-
-    /// The memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS]
-    #[arg(long, value_name = "POOL")]
-    pub pool: Vec<String>,
-
-    /// A disk: path=FILE[,ro][,serial=TEXT][,transport=mmio]
-    #[arg(long, value_name = "BLK")]
-    pub blk: Vec<String>,
-
-    /// A network device: tap=NAME[,mac=MAC][,transport=mmio]
-    #[arg(long, value_name = "NET")]
-    pub net: Vec<String>,
-
-    /// An entropy device
-    #[arg(long)]
-    pub rng: bool,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
 
     /// Where the console goes: stdio, file=PATH or off
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
@@ -96,4 +75,83 @@ pub struct RunArgs {
     /// Give the guest this device tree instead: for experiments with what --dump-dtb wrote
     #[arg(long, value_name = "FILE")]
     pub dtb: Option<PathBuf>,
+
+    /// Write the ACPI tables that the guest gets, one file each, into this folder
+    #[arg(long, value_name = "DIR")]
+    pub dump_acpi: Option<PathBuf>,
+}
+
+const DESCRIBE_HELP: &str = "\
+Takes the machine options of cvmm run. It needs no KVM, opens no disk and no tap: files need not be there.
+
+  text  what is where in guest-physical memory, as a table
+  dts   the device tree as source; needs dtc (Debian: device-tree-compiler)
+  dtb   the device tree, as cvmm run --dump-dtb writes it
+  asl   the ACPI tables as source; needs iasl (Debian: acpica-tools)
+  acpi  the ACPI tables, one file each in the folder --output, as cvmm run --dump-acpi writes them
+  json  the machine, for programs
+  svg   guest-physical memory as a picture
+
+A guest gets the form that --firmware says; here, each form can be had with either.
+
+Example:
+  cvmm describe --pool 64M --blk path=root.ext4,transport=pci --rng --format svg --output machine.svg
+
+Exit codes:
+  0  done
+  1  error of cvmm itself
+  2  bad arguments, or a file that they name
+  3  the host can't: dtc or iasl is missing";
+
+/// Options of `cvmm describe`.
+#[derive(Args, Debug)]
+#[command(after_help = DESCRIBE_HELP)]
+pub struct DescribeArgs {
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+
+    /// How: text, dts, dtb, asl, acpi, json or svg
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: String,
+
+    /// Where to, instead of standard output: a file, or for acpi a folder
+    #[arg(long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+/// The options that describe the machine.
+#[derive(Args, Debug)]
+pub struct MachineArgs {
+    /// Added to the kernel's command line, which names the console and asks for a reset after a panic
+    #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
+
+    /// Guest memory, the pool included
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub mem: String,
+
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub cpus: String,
+
+    /// The memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS]
+    #[arg(long, value_name = "POOL")]
+    pub pool: Vec<String>,
+
+    /// A disk: path=FILE[,ro][,serial=TEXT][,queues=N][,transport=mmio|pci]
+    #[arg(long, value_name = "BLK")]
+    pub blk: Vec<String>,
+
+    /// A network device: tap=NAME[,mac=MAC][,queues=N][,transport=mmio|pci]
+    #[arg(long, value_name = "NET")]
+    pub net: Vec<String>,
+
+    /// An entropy device: nothing more, or transport=mmio|pci
+    #[arg(long, value_name = "RNG", num_args = 0..=1, default_missing_value = "")]
+    pub rng: Vec<String>,
+
+    /// What tells the guest of its machine: dt (a device tree) or acpi
+    #[arg(long, value_name = "FORM", default_value = "dt")]
+    pub firmware: String,
 }

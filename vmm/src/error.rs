@@ -17,6 +17,9 @@ pub enum Error {
     /// The host's administrator can.
     #[error("this host can't run the guest: {0}")]
     Host(String),
+    /// The host's administrator can: a program is missing.
+    #[error("{0}")]
+    Tool(String),
     /// We can.
     #[error("{0}")]
     Vmm(String),
@@ -40,7 +43,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::Argument { .. } => Outcome::BadArguments(self.to_string()),
-            Error::Host(_) => Outcome::HostCannot(self.to_string()),
+            Error::Host(_) | Error::Tool(_) => Outcome::HostCannot(self.to_string()),
             Error::Vmm(_) => Outcome::VmmError(self.to_string()),
         }
     }

@@ -2,13 +2,14 @@
 //! cvmm: a virtual machine monitor whose devices reach one pool of guest memory and nothing else.
 //!
 //! [`config`] is what the user asked for; [`machine`] makes it a [`cvmm_firmware::Machine`] and a KVM virtual machine
-//! from that; [`run`] runs it; [`report`] says what happened. [`host`] holds what devices use on the host's side:
+//! from that; [`run`] runs it; [`report`] says what happened. [`describe`] shows the machine without running it. [`host`] holds what devices use on the host's side:
 //! disks, taps, the terminal.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
 pub mod cli;
 pub mod config;
+pub mod describe;
 mod error;
 pub mod host;
 pub mod machine;

@@ -8,7 +8,7 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use cvmm::cli::{Cli, Command};
 use cvmm::config::VmConfig;
-use cvmm::{Outcome, run};
+use cvmm::{Outcome, describe, run};
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(Cli { command: Command::Run(args) }) => match VmConfig::new(&args) {
             Ok(config) => run::run(&config),
+            Err(error) => error.outcome(),
+        },
+        Ok(Cli { command: Command::Describe(args) }) => match describe::describe(&args) {
+            Ok(()) => return ExitCode::SUCCESS,
             Err(error) => error.outcome(),
         },
         Err(error) if is_wrong(error.kind()) => Outcome::BadArguments(one_line(&error)),
@@ -42,5 +46,6 @@ fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
     let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    format!("{}; see cvmm run --help", line.trim_start_matches("error: "))
+    let command = std::env::args().nth(1).filter(|command| command == "describe").unwrap_or("run".into());
+    format!("{}; see cvmm {command} --help", line.trim_start_matches("error: "))
 }

@@ -4,7 +4,7 @@
 use cvmm_arch::native::layout;
 use cvmm_devices::pool::{Audit, Refusal, Tally};
 use cvmm_devices::virtio::{Kind, Summary, feature};
-use cvmm_firmware::{Machine, Range, Transport, VirtioDevice};
+use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
 use crate::Outcome;
@@ -63,8 +63,13 @@ struct DeviceReport {
     name: String,
     kind: Kind,
     transport: &'static str,
+    /// Register window; on PCI the BAR as it was when the guest started.
     window: Extent,
-    gsi: u32,
+    /// On PCI: segment, bus, device, function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pci_address: Option<String>,
+    /// Interrupt line; on PCI the one behind the interrupt pin.
+    gsi: Option<u32>,
     pool: String,
     features: Features,
     queues: Vec<QueueReport>,
@@ -128,7 +133,7 @@ impl Report {
             .iter()
             .zip(devices)
             .map(|(description, device)| {
-                device.transport.with_core(|core| DeviceReport::new(description, &core.summary()))
+                device.transport.with_core(|core| DeviceReport::new(machine, description, &core.summary()))
             })
             .collect();
         let pools: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
@@ -153,16 +158,23 @@ impl Report {
 }
 
 impl DeviceReport {
-    fn new(description: &VirtioDevice, summary: &Summary<'_>) -> Self {
-        let Transport::Mmio { window, interrupt } = description.transport;
+    fn new(machine: &Machine, description: &VirtioDevice, summary: &Summary<'_>) -> Self {
+        let (transport, window, pci_address, interrupt) = match description.transport {
+            Transport::Mmio { window, interrupt } => ("mmio", window, None, Some(interrupt)),
+            Transport::Pci { device, bar } => {
+                let address = format!("0000:00:{device:02x}.0");
+                ("pci", bar, Some(address), machine.pci.map(|host| host.interrupt(device, 0)))
+            }
+        };
         let audit = summary.gate.audit();
         let refusals = audit.refusals();
         Self {
             name: summary.name.into(),
             kind: summary.kind,
-            transport: "mmio",
+            transport,
             window: window.into(),
-            gsi: interrupt.0,
+            pci_address,
+            gsi: interrupt.map(|Interrupt(line)| line),
             pool: summary.gate.pool().name().into(),
             features: Features {
                 offered: summary.offered,

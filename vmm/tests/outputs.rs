@@ -39,6 +39,29 @@ fn a_file_that_is_read_is_not_overwritten() {
     assert_eq!(fs::read(&kernel).unwrap(), b"kernel");
 }
 
+/// Not even where the name is that of a table.
+#[test]
+fn a_folder_for_tables_keeps_what_is_in_it() {
+    let dir = TempDir::new().unwrap();
+    let disk = dir.path().join("dsdt.aml");
+    let (folder, report) = (dir.path().to_str().unwrap(), dir.path().join("facp.aml"));
+    fs::write(&disk, [7; 512]).unwrap();
+    let kernel = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/guest-kernel/bzImage-x86_64");
+    let run = |options: &[&str]| {
+        let tables = ["--kernel", kernel, "--firmware", "acpi", "--dump-acpi", folder];
+        let output = cvmm().args(tables).args(options).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let blk = format!("path={}", disk.display());
+    assert!(run(&["--blk", &blk]).contains("dsdt.aml is in it, and no DSDT table"));
+    assert_eq!(fs::read(&disk).unwrap(), [7; 512]);
+    fs::remove_file(&disk).unwrap();
+    let error = run(&["--report", report.to_str().unwrap()]);
+    assert!(error.contains("facp.aml is in it, and no FACP table"), "{error}");
+    assert!(fs::read_to_string(&report).unwrap().contains("bad-arguments"));
+}
+
 #[test]
 fn a_broken_standard_error_does_not_change_the_exit_code() {
     let (ours, theirs) = UnixStream::pair().unwrap();

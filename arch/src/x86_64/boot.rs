@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 
-use cvmm_firmware::{Machine, Range};
+use cvmm_firmware::{AcpiTable, Machine, Range};
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::{ByteValued, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -20,6 +20,7 @@ const _: () = assert!(SETUP_DATA.end() <= layout::LEGACY_HOLE.base());
 
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
+const E820_ACPI: u32 = 3;
 /// Boot loader ID "undefined".
 const TYPE_OF_LOADER: u8 = 0xff;
 const PAGE: u64 = 4096;
@@ -91,6 +92,12 @@ pub enum Error {
         /// Room for it.
         max: u64,
     },
+    /// The ACPI tables are not where they can be.
+    #[error("the ACPI tables do not fit {window}")]
+    AcpiTables {
+        /// Where they have to be.
+        window: Range,
+    },
     /// Private memory is not where the layout says: a defect of the VMM.
     #[error("private memory can't be written: {0}")]
     Memory(#[from] vm_memory::GuestMemoryError),
@@ -124,7 +131,7 @@ impl Error {
             Error::InitrdRead(_) | Error::InitrdEmpty | Error::InitrdTooLarge { .. } => Image::Initrd,
             Error::CmdlineTooLong { .. } => Image::Cmdline,
             Error::DeviceTreeTooLarge { .. } => Image::DeviceTree,
-            Error::Memory(_) => Image::None,
+            Error::AcpiTables { .. } | Error::Memory(_) => Image::None,
         }
     }
 }
@@ -139,8 +146,17 @@ pub struct Images {
     pub kernel: File,
     /// Initial RAM disk.
     pub initrd: Option<File>,
-    /// Device tree.
-    pub dtb: Vec<u8>,
+    /// What tells the kernel of its machine.
+    pub firmware: Firmware,
+}
+
+/// What tells a kernel of its machine.
+#[derive(Debug)]
+pub enum Firmware {
+    /// A flattened device tree.
+    DeviceTree(Vec<u8>),
+    /// ACPI tables in [`layout::ACPI_TABLES`], the RSDP first.
+    Acpi(Vec<AcpiTable>),
 }
 
 /// Guest-physical address of the first instruction.
@@ -173,14 +189,21 @@ pub fn load(private: &GuestMemoryMmap, machine: &Machine, mut images: Images) ->
     }
 
     let pools: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
-    let chain = setup_data::chain(SETUP_DATA.base(), &pools, &images.dtb);
+    let dtb = match &images.firmware {
+        Firmware::DeviceTree(dtb) => Some(dtb.as_slice()),
+        Firmware::Acpi(tables) => {
+            params.acpi_rsdp_addr = write_acpi(private, tables)?;
+            None
+        }
+    };
+    let chain = setup_data::chain(SETUP_DATA.base(), &pools, dtb);
     if chain.len() as u64 > SETUP_DATA.size() {
         return Err(Error::DeviceTreeTooLarge { len: chain.len() as u64, max: SETUP_DATA.size() });
     }
     private.write_slice(&chain, GuestAddress(SETUP_DATA.base()))?;
     params.hdr.setup_data = SETUP_DATA.base();
 
-    let e820 = e820(&machine.memory);
+    let e820 = e820(&machine.memory, matches!(images.firmware, Firmware::Acpi(_)));
     for (to, (range, kind)) in params.e820_table.iter_mut().zip(&e820) {
         *to = boot_e820_entry { addr: range.base(), size: range.size(), r#type: *kind };
     }
@@ -191,14 +214,32 @@ pub fn load(private: &GuestMemoryMmap, machine: &Machine, mut images: Images) ->
     Ok(Entry(kernel.entry))
 }
 
-/// The memory map: RAM, a pool's too, less what a PC keeps of its first megabyte.
-fn e820(memory: &[Range]) -> Vec<(Range, u32)> {
-    let hole = layout::LEGACY_HOLE;
+/// Writes the tables, and returns the guest-physical address of the RSDP.
+fn write_acpi(private: &GuestMemoryMmap, tables: &[AcpiTable]) -> Result<u64> {
+    let window = layout::ACPI_TABLES;
+    let fits = |table: &AcpiTable| {
+        Range::new(table.address, table.bytes.len() as u64).is_some_and(|place| window.contains(&place))
+    };
+    if !tables.iter().all(fits) {
+        return Err(Error::AcpiTables { window });
+    }
+    for table in tables {
+        private.write_slice(&table.bytes, GuestAddress(table.address))?;
+    }
+    tables.first().map(|rsdp| rsdp.address).ok_or(Error::AcpiTables { window })
+}
+
+/// The memory map: RAM, a pool's too, less what a PC keeps of its first megabyte, where ACPI tables are if there are any.
+fn e820(memory: &[Range], acpi: bool) -> Vec<(Range, u32)> {
+    let (hole, tables) = (layout::LEGACY_HOLE, layout::ACPI_TABLES);
+    let legacy = if acpi { Range::from_bounds(hole.base(), tables.base()) } else { Some(hole) };
+    let tables = acpi.then_some((tables, E820_ACPI));
     let mut map = Vec::new();
     for ram in memory {
         if ram.contains(&hole) {
             map.extend(Range::from_bounds(ram.base(), hole.base()).map(|range| (range, E820_RAM)));
-            map.push((hole, E820_RESERVED));
+            map.extend(legacy.map(|range| (range, E820_RESERVED)));
+            map.extend(tables);
             map.extend(Range::from_bounds(hole.end(), ram.end()).map(|range| (range, E820_RAM)));
         } else {
             map.push((*ram, E820_RAM));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi};
+use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi, kvm_msi};
 use kvm_ioctls::VmFd;
 
 /// A message signalled interrupt.
@@ -48,16 +48,23 @@ impl Routes {
             log::error!("interrupt routes: {error}");
         }
     }
+
+    /// Sends `msi` now.
+    pub fn signal(&self, msi: Msi) {
+        let [address_lo, address_hi] = halves(msi.address);
+        // Fails where no local APIC takes it, as on hardware: that is a matter between the guest and itself.
+        let _ = self.vm.signal_msi(kvm_msi { address_lo, address_hi, data: msi.data, ..Default::default() });
+    }
+}
+
+fn halves(address: u64) -> [u32; 2] {
+    let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
+    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
 }
 
 fn entry(gsi: u32, msi: Msi) -> kvm_irq_routing_entry {
     let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
-    let [a, b, c, d, e, f, g, h] = msi.address.to_le_bytes();
-    entry.u.msi = kvm_irq_routing_msi {
-        address_lo: u32::from_le_bytes([a, b, c, d]),
-        address_hi: u32::from_le_bytes([e, f, g, h]),
-        data: msi.data,
-        ..Default::default()
-    };
+    let [address_lo, address_hi] = halves(msi.address);
+    entry.u.msi = kvm_irq_routing_msi { address_lo, address_hi, data: msi.data, ..Default::default() };
     entry
 }

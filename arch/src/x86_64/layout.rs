@@ -4,14 +4,16 @@
 //! ```text
 //! 0           RAM: boot structures, kernel at 16 MiB, initrd; the pool near the end, 2 MiB aligned
 //! 3 GiB       end of low RAM, at the latest
+//! 0xc000_0000 PCI BARs
 //! 0xd000_0000 virtio-mmio windows, one page each
 //! 0xd100_0000 UART, power control, pvpanic, one page each
+//! 0xe000_0000 PCI configuration space (ECAM)
 //! 0xfec0_0000 I/O APIC
 //! 0xfee0_0000 local APICs
 //! 4 GiB       the rest of RAM
 //! ```
 
-use cvmm_firmware::{Interrupt, IoApic, Range, SystemDevices};
+use cvmm_firmware::{Interrupt, IoApic, PciHost, Range};
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -36,20 +38,37 @@ const BELOW_POOL: u64 = 16 * MIB;
 /// What legacy PC hardware keeps of the first megabyte, as every kernel expects.
 pub(super) const LEGACY_HOLE: Range = Range::fixed(0x9_fc00, 0x10_0000 - 0x9_fc00);
 
-/// Pins of the I/O APIC.
-pub const IO_APIC_PINS: u32 = 24;
+/// Where ACPI tables are: the end of that, where the BIOS of a PC has them.
+pub const ACPI_TABLES: Range = Range::fixed(0xe_0000, 0x2_0000);
+const _: () = assert!(LEGACY_HOLE.contains(&ACPI_TABLES) && LEGACY_HOLE.last() == ACPI_TABLES.last());
+
+/// Pins of the I/O APIC. A PC's has 24; more of them let every device on mmio have its own.
+pub const IO_APIC_PINS: u32 = 64;
 const IO_APIC: Range = Range::fixed(0xfec0_0000, 0x1000);
 const LOCAL_APIC: Range = Range::fixed(0xfee0_0000, 0x1000);
 
 /// Register window of the UART.
 pub const UART: Range = Range::fixed(0xd100_0000, 8);
-const UART_PIN: Interrupt = Interrupt(4);
-const POWER: Range = Range::fixed(0xd100_1000, 4);
-const PVPANIC: Range = Range::fixed(0xd100_2000, 2);
+/// Interrupt of the UART: where a PC has it.
+pub const UART_PIN: Interrupt = Interrupt(4);
+/// The power control register.
+pub const POWER: Range = Range::fixed(0xd100_1000, 4);
+/// The sleep and reset registers of ACPI.
+pub const SLEEP: Range = Range::fixed(0xd100_1010, 3);
+/// The pvpanic register.
+pub const PVPANIC: Range = Range::fixed(0xd100_2000, 2);
 
 const VIRTIO_MMIO: u64 = 0xd000_0000;
 const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 const FIRST_VIRTIO_PIN: u32 = 5;
+/// The last four pins are the lines of PCI.
+const FIRST_PCI_PIN: u32 = IO_APIC_PINS - 4;
+
+const PCI_ECAM: Range = Range::fixed(0xe000_0000, 0x10_0000);
+const PCI_CONFIG_PORTS: Range = Range::fixed(0xcf8, 8);
+const PCI_MEMORY: Range = Range::fixed(0xc000_0000, 0x1000_0000);
+/// Devices on the bus beside the host bridge.
+pub const MAX_VIRTIO_PCI: usize = 31;
 
 /// Command port of the keyboard controller, through which Linux resets the machine.
 pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
@@ -192,20 +211,30 @@ pub fn local_apic() -> Range {
     LOCAL_APIC
 }
 
-/// The devices that every machine has. `power_off_value` and `reset_value` are what its power control understands.
-pub fn system_devices(power_off_value: u32, reset_value: u32) -> SystemDevices {
-    SystemDevices { uart: (UART, UART_PIN), power: POWER, power_off_value, reset_value, pvpanic: PVPANIC }
-}
-
 /// Window and interrupt of the virtio-mmio device with this index; `None` if the machine has no pin for it.
 pub fn virtio_mmio(index: usize) -> Option<(Range, Interrupt)> {
-    let pin = FIRST_VIRTIO_PIN.checked_add(u32::try_from(index).ok()?).filter(|pin| *pin < IO_APIC_PINS)?;
+    let pin = FIRST_VIRTIO_PIN.checked_add(u32::try_from(index).ok()?).filter(|pin| *pin < FIRST_PCI_PIN)?;
     let base = VIRTIO_MMIO + u64::try_from(index).ok()? * VIRTIO_MMIO_SIZE;
     Some((Range::new(base, VIRTIO_MMIO_SIZE)?, Interrupt(pin)))
 }
 
 /// Number of virtio-mmio devices that a machine can have.
-pub const MAX_VIRTIO_MMIO: usize = (IO_APIC_PINS - FIRST_VIRTIO_PIN) as usize;
+pub const MAX_VIRTIO_MMIO: usize = (FIRST_PCI_PIN - FIRST_VIRTIO_PIN) as usize;
+
+/// The PCI host bridge.
+pub fn pci_host() -> PciHost {
+    let lines = [0, 1, 2, 3].map(|line| Interrupt(FIRST_PCI_PIN + line));
+    PciHost { ecam: PCI_ECAM, config_ports: PCI_CONFIG_PORTS, memory: PCI_MEMORY, lines }
+}
+
+/// Device number and BAR of the virtio-pci device with this index, whose BAR has `bar_size` bytes; `None` if the bus has
+/// no place for it.
+pub fn virtio_pci(index: usize, bar_size: u64) -> Option<(u8, Range)> {
+    let device =
+        u8::try_from(index).ok()?.checked_add(1).filter(|device| usize::from(*device) <= MAX_VIRTIO_PCI)?;
+    let bar = Range::new(PCI_MEMORY.base() + u64::from(device) * bar_size, bar_size)?;
+    PCI_MEMORY.contains(&bar).then_some((device, bar))
+}
 
 #[cfg(test)]
 mod tests {
@@ -278,9 +307,11 @@ mod tests {
 
     #[test]
     fn windows_do_not_overlap() {
-        let mut windows = vec![IO_APIC, LOCAL_APIC, UART, POWER, PVPANIC];
+        let mut windows = vec![IO_APIC, LOCAL_APIC, UART, POWER, SLEEP, PVPANIC, PCI_ECAM, PCI_MEMORY];
         windows.extend((0..MAX_VIRTIO_MMIO).map(|index| virtio_mmio(index).unwrap().0));
         assert!(virtio_mmio(MAX_VIRTIO_MMIO).is_none());
+        assert!((0..MAX_VIRTIO_PCI).all(|index| virtio_pci(index, 0x8000).is_some()));
+        assert!(virtio_pci(MAX_VIRTIO_PCI, 0x8000).is_none());
         for (i, a) in windows.iter().enumerate() {
             assert!(windows.iter().skip(i + 1).all(|b| !a.overlaps(b)), "{a}");
             assert!(memory(MAX_MEMORY).iter().all(|ram| !ram.overlaps(a)), "{a}");

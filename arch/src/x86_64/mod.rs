@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! x86_64: a machine without 8259, PIT or ACPI, described by a device tree.
+//! x86_64: a machine without 8259 and PIT, described by a device tree or by ACPI.
 
 pub mod boot;
 pub mod cpu;

@@ -14,8 +14,9 @@ const HEADER_LEN: usize = 16;
 /// A kernel reserves what SETUP_INDIRECT points at and keeps it mapped, whether it understands pools or not. That is
 /// what a pool needs: x86 kernels do not reserve what the device tree's /reserved-memory says, an e820 reserved range
 /// would not be mapped, and plain e820 RAM would be given out.
-pub(super) fn chain(at: u64, pools: &[Range], dtb: &[u8]) -> Vec<u8> {
-    let mut chain = Vec::new();
+/// Without a device tree (ACPI) the reservations are all there is.
+pub(super) fn chain(at: u64, pools: &[Range], dtb: Option<&[u8]>) -> Vec<u8> {
+    let mut entries = Vec::new();
     for pool in pools {
         let mut indirect = Vec::with_capacity(24);
         // The type of what is pointed at: any that is not SETUP_INDIRECT itself.
@@ -23,9 +24,13 @@ pub(super) fn chain(at: u64, pools: &[Range], dtb: &[u8]) -> Vec<u8> {
         indirect.extend([0; 4]);
         indirect.extend(pool.size().to_le_bytes());
         indirect.extend(pool.base().to_le_bytes());
-        push(&mut chain, at, SETUP_INDIRECT, &indirect, false);
+        entries.push((SETUP_INDIRECT, indirect));
     }
-    push(&mut chain, at, SETUP_DTB, dtb, true);
+    entries.extend(dtb.map(|dtb| (SETUP_DTB, dtb.to_vec())));
+    let mut chain = Vec::new();
+    for (index, (kind, data)) in entries.iter().enumerate() {
+        push(&mut chain, at, *kind, data, index + 1 == entries.len());
+    }
     chain
 }
 
@@ -57,7 +62,7 @@ mod tests {
     fn the_chain_reserves_each_pool_and_ends_with_the_device_tree() {
         let pools = [Range::fixed(0x1000_0000, 0x40_0000), Range::fixed(1 << 33, 0x20_0000)];
         let dtb = [0xd0, 0x0d, 0xfe, 0xed, 1];
-        let bytes = chain(0x2_0000, &pools, &dtb);
+        let bytes = chain(0x2_0000, &pools, Some(&dtb));
         let mut at = 0;
         for pool in pools {
             assert_eq!((u32_at(&bytes, at + 8), u32_at(&bytes, at + 12)), (0x8000_0000, 24));

@@ -7,8 +7,8 @@ use std::fmt::Debug;
 use std::io;
 
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
 };
 use vm_memory::VolatileSlice;
 
@@ -22,7 +22,8 @@ pub const SECTOR: u64 = 512;
 /// Bytes of the device ID string.
 pub const ID_LEN: usize = VIRTIO_BLK_ID_BYTES as usize;
 
-const QUEUE_SIZES: &[u16] = &[256];
+/// Descriptors of each queue.
+const QUEUE_SIZE: u16 = 256;
 
 /// Linux bounces through the pool in segments of at most this many bytes (IO_TLB_SEGSIZE slots of 2 KiB): a larger
 /// one can never be mapped.
@@ -37,6 +38,7 @@ pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[
     (1 << VIRTIO_BLK_F_RO, "RO"),
     (1 << VIRTIO_BLK_F_BLK_SIZE, "BLK_SIZE"),
     (1 << VIRTIO_BLK_F_FLUSH, "FLUSH"),
+    (1 << VIRTIO_BLK_F_MQ, "MQ"),
     (1 << VIRTIO_BLK_F_DISCARD, "DISCARD"),
     (1 << VIRTIO_BLK_F_WRITE_ZEROES, "WRITE_ZEROES"),
 ];
@@ -67,6 +69,8 @@ pub trait Disk: Debug + Send {
 pub struct Blk {
     disk: Box<dyn Disk>,
     id: [u8; ID_LEN],
+    /// One element a request queue.
+    queue_sizes: Vec<u16>,
     /// `size_max` and `seg_max` (virtio 1.3, 5.2.4).
     size_max: u32,
     seg_max: u32,
@@ -78,8 +82,8 @@ pub struct Blk {
 
 impl Blk {
     /// A block device on `disk`, whose ID string is `serial` (cut to [`ID_LEN`] bytes), for a pool of `pool_size`
-    /// bytes.
-    pub fn new(disk: Box<dyn Disk>, serial: &str, pool_size: u64) -> Self {
+    /// bytes, with this number of request queues (at least one).
+    pub fn new(disk: Box<dyn Disk>, serial: &str, pool_size: u64, queues: u16) -> Self {
         let mut id = [0; ID_LEN];
         for (to, from) in id.iter_mut().zip(serial.bytes()) {
             *to = from;
@@ -88,12 +92,17 @@ impl Blk {
         Self {
             disk,
             id,
+            queue_sizes: vec![QUEUE_SIZE; usize::from(queues.max(1))],
             size_max,
             seg_max,
             write_through: true,
             chain: Chain::default(),
             log: LimitedLog::default(),
         }
+    }
+
+    fn num_queues(&self) -> u16 {
+        u16::try_from(self.queue_sizes.len()).unwrap_or(u16::MAX)
     }
 }
 
@@ -118,6 +127,7 @@ impl DeviceType for Blk {
             | 1 << VIRTIO_BLK_F_SEG_MAX
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_FLUSH;
+        let always = if self.num_queues() > 1 { always | 1 << VIRTIO_BLK_F_MQ } else { always };
         match (self.disk.read_only(), self.disk.can_punch()) {
             (true, _) => always | 1 << VIRTIO_BLK_F_RO,
             (false, true) => always | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES,
@@ -126,7 +136,7 @@ impl DeviceType for Blk {
     }
 
     fn max_queue_sizes(&self) -> &[u16] {
-        QUEUE_SIZES
+        &self.queue_sizes
     }
 
     /// `struct virtio_blk_config` (virtio 1.3, 5.2.4), up to `write_zeroes_may_unmap`.
@@ -140,7 +150,10 @@ impl DeviceType for Blk {
         config.extend(zero); // 16: geometry
         config.extend(512u32.to_le_bytes()); // 20: blk_size
         config.extend([0; 8]); // 24: topology
-        config.extend([0; 4]); // 32: writeback, unused0, num_queues
+        config.extend([0; 2]); // 32: writeback, unused0
+        // 34: num_queues, which is there with VIRTIO_BLK_F_MQ only (virtio 1.3, 5.2.4)
+        let num_queues = if self.num_queues() > 1 { self.num_queues() } else { 0 };
+        config.extend(num_queues.to_le_bytes());
         config.extend(most); // 36: max_discard_sectors
         config.extend(one); // 40: max_discard_seg
         config.extend(8u32.to_le_bytes()); // 44: discard_sector_alignment: 4 KiB, a file system's block

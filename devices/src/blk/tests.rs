@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Expectations are from virtio 1.3, 5.2 and 2.7.4; the clause stands at each test.
 
+mod multi_queue;
 mod requests;
 
 use std::sync::{Arc, Mutex};
@@ -163,20 +164,30 @@ impl Bench {
     }
 
     fn with(disk: Shared, features: u64) -> Self {
-        let blk = Blk::new(Box::new(disk.clone()), "a serial", 64 << 20);
+        Self::with_queues(disk, features, 1)
+    }
+
+    fn with_queues(disk: Shared, features: u64, queues: u16) -> Self {
+        let blk = Blk::new(Box::new(disk.clone()), "a serial", 64 << 20, queues);
         Self { rig: Rig::start(Memory::new(), Box::new(blk), features | INDIRECT_DESC), disk }
     }
 
     /// `readable` and `writable`, cut into buffers as they are; the last byte of `writable` is the status, which is
     /// preset to something that is no status.
     fn request(&mut self, readable: &[&[u8]], writable: &[u32]) -> Answer {
-        let driver = &mut self.rig.drivers[0];
+        self.request_on(0, readable, writable)
+    }
+
+    fn request_on(&mut self, queue: u16, readable: &[&[u8]], writable: &[u32]) -> Answer {
+        let driver = &mut self.rig.drivers[usize::from(queue)];
         let places = driver.request(readable, writable);
         for &(address, len) in &places {
             self.rig.memory.write(address, &vec![0xee; len as usize]);
         }
-        self.rig.serve(0);
-        let [(_, used_len)] = self.rig.drivers[0].take_used()[..] else { panic!("not one used element") };
+        self.rig.serve(queue);
+        let [(_, used_len)] = self.rig.drivers[usize::from(queue)].take_used()[..] else {
+            panic!("not one used element")
+        };
         let mut data = self.rig.memory.gather(&places);
         let status = data.pop().unwrap();
         assert_ne!(status, 0xee, "no status");
@@ -206,7 +217,7 @@ fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
 /// 5.2.4, field by field.
 #[test]
 fn the_configuration_space_has_each_field_at_its_offset() {
-    let blk = Blk::new(Box::new(Shared::new()), "", 64 << 20);
+    let blk = Blk::new(Box::new(Shared::new()), "", 64 << 20, 1);
     let config = blk.config_space();
     let le32 = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
     assert_eq!(
@@ -234,7 +245,7 @@ fn features_follow_the_disk() {
     {
         let disk = Shared::new();
         disk.with(|store| (store.read_only, store.can_punch) = (read_only, can_punch));
-        assert_eq!(Blk::new(Box::new(disk), "", 1 << 20).features(), always | more);
+        assert_eq!(Blk::new(Box::new(disk), "", 1 << 20, 1).features(), always | more);
     }
 }
 
@@ -261,6 +272,6 @@ fn segment_limits_follow_the_pool() {
         assert!(size.is_power_of_two() && (4096..=256 << 10).contains(&size));
         assert!(segments >= 1 && u64::from(size) * u64::from(segments) <= pool / 8);
         // 2.7.5.3.1: header, data and status are a chain no longer than the queue.
-        assert!(segments + 2 <= u32::from(QUEUE_SIZES[0]));
+        assert!(segments + 2 <= u32::from(QUEUE_SIZE));
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Expectations are from virtio 1.3, 5.1 and 2.7.4; the clause stands at each test.
 
+mod control;
+mod multi_queue;
+
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -29,6 +32,10 @@ struct Wire {
     sent: Vec<Vec<u8>>,
     offloads: Vec<ReceiveOffloads>,
     broken: bool,
+    detached: bool,
+    attach_fails: bool,
+    /// Files that were attached and detached, of all queues of a tap.
+    order: Arc<Mutex<Vec<(RawFd, bool)>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -49,12 +56,29 @@ impl Shared {
 }
 
 impl Tap for Shared {
+    fn attach(&mut self, attached: bool) -> io::Result<()> {
+        let fd = self.fd();
+        self.with(|wire| {
+            assert_eq!(wire.detached, attached, "neither attached nor detached twice");
+            if wire.attach_fails && attached {
+                return Err(io::Error::other("broken"));
+            }
+            wire.detached = !attached;
+            wire.order.lock().unwrap().push((fd, attached));
+            // As a tap does.
+            wire.incoming.clear();
+            Ok(())
+        })
+    }
     fn set_offloads(&mut self, offloads: ReceiveOffloads) -> io::Result<()> {
         self.with(|wire| wire.offloads.push(offloads));
         Ok(())
     }
     fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize> {
-        let incoming = self.with(|wire| wire.incoming.pop_front());
+        let incoming = self.with(|wire| {
+            assert!(!wire.detached, "a detached queue is read");
+            wire.incoming.pop_front()
+        });
         let incoming = incoming.ok_or(io::ErrorKind::WouldBlock)?;
         // As a tap does: what does not fit is cut off.
         let len = incoming.len().min(frame.len());
@@ -69,6 +93,7 @@ impl Tap for Shared {
             bytes.extend(part);
         }
         self.with(|wire| {
+            assert!(!wire.detached, "a detached queue is written");
             if wire.broken {
                 return Err(io::Error::other("broken"));
             }
@@ -94,7 +119,7 @@ impl Bench {
 
     fn in_memory(memory: Rc<Memory>, features: u64) -> Self {
         let wire = Shared::new();
-        let net = Net::new(Box::new(wire.clone()), [2, 0, 0, 1, 2, 3]);
+        let net = Net::new(vec![Box::new(wire.clone())], [2, 0, 0, 1, 2, 3]);
         Self { rig: Rig::start(memory, Box::new(net), features), wire }
     }
 
@@ -142,7 +167,7 @@ fn received(frame: &[u8], num_buffers: u16) -> Vec<u8> {
 /// 5.1.4: the MAC is at the start; 5.1.3.1: what a feature requires is offered with it.
 #[test]
 fn configuration_space_and_features_fit_the_device() {
-    let net = Net::new(Box::new(Shared::new()), [2, 0, 0, 1, 2, 3]);
+    let net = Net::new(vec![Box::new(Shared::new())], [2, 0, 0, 1, 2, 3]);
     assert_eq!(net.config_space()[..6], [2, 0, 0, 1, 2, 3]);
     let features = net.features();
     let has = |bit: u32| features & 1 << bit != 0;
@@ -309,7 +334,7 @@ fn flags_are_for_drivers_that_asked_for_them() {
 fn frames_from_before_the_driver_are_not_delivered() {
     let wire = Shared::new();
     wire.with(|wire| wire.incoming.push_back(frame(60)));
-    let net = Net::new(Box::new(wire.clone()), [2, 0, 0, 1, 2, 3]);
+    let net = Net::new(vec![Box::new(wire.clone())], [2, 0, 0, 1, 2, 3]);
     let mut bench = Bench { rig: Rig::start(Memory::new(), Box::new(net), 0), wire };
     bench.buffers(&[100]);
     assert_eq!(bench.receive(), []);

@@ -6,7 +6,7 @@ use std::fmt;
 /// An access, or a use of a queue, that the driver asked for and did not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Refusal {
-    /// Index of the queue.
+    /// Index of the queue; for a message, its vector.
     pub queue: u16,
     /// What the driver pointed at, or described wrongly.
     pub structure: Structure,
@@ -21,7 +21,8 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Refusal { queue, structure, address, length, reason } = self;
-        write!(f, "queue {queue}: {structure} at {address:#x}, {length} bytes: {reason}")
+        let owner = if *structure == Structure::Message { "vector" } else { "queue" };
+        write!(f, "{owner} {queue}: {structure} at {address:#x}, {length} bytes: {reason}")
     }
 }
 
@@ -43,6 +44,8 @@ pub enum Structure {
     ReadableBuffer,
     /// A buffer that the device writes.
     WritableBuffer,
+    /// The message of an MSI-X table entry: what the device writes, and where (PCI 3.0, 6.8.2.7).
+    Message,
 }
 
 impl fmt::Display for Structure {
@@ -55,6 +58,7 @@ impl fmt::Display for Structure {
             Structure::IndirectTable => "indirect table",
             Structure::ReadableBuffer => "device-readable buffer",
             Structure::WritableBuffer => "device-writable buffer",
+            Structure::Message => "message",
         })
     }
 }
@@ -62,6 +66,9 @@ impl fmt::Display for Structure {
 /// Why a device refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
+    /// The message would be written elsewhere than to a local APIC.
+    #[error("not in the interrupt window")]
+    NoInterrupt,
     /// Not a byte of it is in the pool.
     #[error("outside the pool")]
     Outside,

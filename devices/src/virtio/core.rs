@@ -51,7 +51,7 @@ impl Core {
             .iter()
             .map(|&max_size| QueueSetup {
                 max_size,
-                layout: QueueLayout::default(),
+                layout: QueueLayout { size: max_size, ..QueueLayout::default() },
                 queue: None,
                 enabled: false,
                 last: None,
@@ -119,6 +119,11 @@ impl Core {
         }
     }
 
+    /// 32 of the feature bits that the driver has accepted so far.
+    pub fn driver_features(&self, select: u32) -> u32 {
+        half(self.driver_features, select)
+    }
+
     /// Largest size of a queue, 0 if there is no such queue.
     pub fn max_queue_size(&self, index: u32) -> u16 {
         self.setup(index).map_or(0, |setup| setup.max_size)
@@ -176,8 +181,24 @@ impl Core {
         }
     }
 
+    /// Bytes of the configuration space.
+    pub fn config_len(&self) -> usize {
+        self.config_space.len()
+    }
+
+    /// How often the configuration space has changed.
+    pub fn config_generation(&self) -> u32 {
+        self.handle.config_generation()
+    }
+
     /// Reads the configuration space; zeros past its end.
+    ///
+    /// While the device needs a reset, all of it is zeros: what it says of a disk's capacity does not hold. Linux, which
+    /// does not look at DEVICE_NEEDS_RESET, then fails requests instead of waiting for them, and its boot goes on.
     pub fn read_config(&self, offset: u64, data: &mut [u8]) {
+        if self.handle.needs_reset() {
+            return data.fill(0);
+        }
         for (at, byte) in (offset..).zip(data) {
             *byte = usize::try_from(at).ok().and_then(|at| self.config_space.get(at)).copied().unwrap_or(0);
         }
@@ -236,7 +257,7 @@ impl Core {
         self.driver_features = 0;
         self.accepted_beyond = false;
         for setup in &mut self.queues {
-            setup.layout = QueueLayout::default();
+            setup.layout = QueueLayout { size: setup.max_size, ..QueueLayout::default() };
             setup.queue = None;
             setup.enabled = false;
         }

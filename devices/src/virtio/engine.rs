@@ -3,7 +3,7 @@
 
 use std::fmt::Debug;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::DeviceType;
@@ -38,7 +38,8 @@ impl Queues {
 #[derive(Debug)]
 pub struct Handle {
     engine: Mutex<Engine>,
-    needs_reset: AtomicBool,
+    /// Changes of the configuration space. Odd while the device needs a reset: both change at once.
+    config_generation: AtomicU32,
     gate: Gate,
     interrupt: Arc<dyn Interrupt>,
     name: String,
@@ -51,13 +52,24 @@ impl Handle {
         gate: Gate,
         interrupt: Arc<dyn Interrupt>,
     ) -> Self {
-        let engine = Mutex::new(Engine { device, queues: Queues::default(), running: false });
-        Self { engine, needs_reset: AtomicBool::new(false), gate, interrupt, name: name.into() }
+        let engine = Mutex::new(Engine { device, queues: Queues::default(), running: false, dma: true });
+        Self { engine, config_generation: AtomicU32::new(0), gate, interrupt, name: name.into() }
     }
 
     /// Whether DEVICE_NEEDS_RESET is set.
     pub fn needs_reset(&self) -> bool {
-        self.needs_reset.load(Ordering::Acquire)
+        self.config_generation() % 2 == 1
+    }
+
+    /// Counts the changes of the configuration space, which reads as zeros while the device needs a reset.
+    pub fn config_generation(&self) -> u32 {
+        self.config_generation.load(Ordering::Acquire)
+    }
+
+    /// Whether the device may use the driver's memory from now on; it may at first. Returns whether it might before.
+    /// When this returns, the device keeps to it.
+    pub fn allow_dma(&self, allowed: bool) -> bool {
+        std::mem::replace(&mut self.lock().dma, allowed)
     }
 
     /// The device's interrupt.
@@ -88,7 +100,7 @@ impl Handle {
         engine.running = false;
         engine.queues.0.clear();
         engine.device.stop();
-        self.needs_reset.store(false, Ordering::Release);
+        self.set_needs_reset(false);
         self.interrupt.reset();
     }
 
@@ -99,15 +111,22 @@ impl Handle {
         if self.gate.audit().refuse(refusal) {
             log::warn!("{}: refused, and stopped until the driver resets it: {refusal}", self.name);
         }
-        self.needs_reset.store(true, Ordering::Release);
+        self.set_needs_reset(true);
         self.interrupt.config_change();
+    }
+
+    fn set_needs_reset(&self, needed: bool) {
+        let next =
+            |generation: u32| (generation % 2 != u32::from(needed)).then(|| generation.wrapping_add(1));
+        // An error says that it was so already.
+        let _ = self.config_generation.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 
     /// One turn at the queue with this `index`. `true` if there is more to do at once.
     pub fn serve(&self, index: u16) -> bool {
         let mut engine = self.lock();
-        let Engine { device, queues, running } = &mut *engine;
-        if !*running {
+        let Engine { device, queues, running, dma } = &mut *engine;
+        if !*running || !*dma || self.needs_reset() {
             return false;
         }
         match device.serve(index, queues) {
@@ -127,14 +146,8 @@ impl Handle {
         }
     }
 
-    /// One turn because the host side is ready.
-    pub(super) fn serve_host(&self) -> (u16, bool) {
-        let index = self.lock().device.host_queue();
-        (index, self.serve(index))
-    }
-
-    pub(super) fn host_fd(&self) -> Option<RawFd> {
-        self.lock().device.host_fd()
+    pub(super) fn host_fds(&self) -> Vec<(RawFd, u16)> {
+        self.lock().device.host_fds()
     }
 
     fn lock(&self) -> MutexGuard<'_, Engine> {
@@ -148,4 +161,6 @@ pub struct Engine {
     device: Box<dyn DeviceType>,
     queues: Queues,
     running: bool,
+    /// The device may use the driver's memory.
+    dma: bool,
 }

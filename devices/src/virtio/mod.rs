@@ -9,6 +9,7 @@
 mod core;
 mod engine;
 pub mod mmio;
+pub mod pci;
 mod status;
 mod worker;
 
@@ -91,7 +92,7 @@ pub trait DeviceType: Debug + Send {
     /// The largest size of each queue, in descriptors.
     fn max_queue_sizes(&self) -> &[u16];
 
-    /// The configuration space. It does not change while the device lives.
+    /// The configuration space. It is read once.
     fn config_space(&self) -> Vec<u8>;
 
     /// The driver is ready (DRIVER_OK) and has accepted `features`.
@@ -106,13 +107,11 @@ pub trait DeviceType: Debug + Send {
     /// What the device refused. It is then stopped until the driver resets it.
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal>;
 
-    /// A file on the host side whose readiness is work for this device.
-    fn host_fd(&self) -> Option<RawFd> {
-        None
-    }
-
-    /// The queue that is served when the host side is ready.
-    fn host_queue(&self) -> u16 {
-        0
+    /// Files on the host side whose readiness is work for this device, each with the queue that is then served.
+    fn host_fds(&self) -> Vec<(RawFd, u16)> {
+        Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests;

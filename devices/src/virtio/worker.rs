@@ -9,7 +9,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::Handle;
 
-/// Marks the host side's file among the events; queue indices are smaller.
+/// Marks the host side's files among the events; below it is the index of the queue to serve.
 const HOST: u32 = 1 << 16;
 
 /// One eventfd a queue: the driver's notifications, by ioeventfd or from a register write.
@@ -26,6 +26,13 @@ impl EventFds {
     pub fn notify(&self, index: u32) {
         if let Some(fd) = usize::try_from(index).ok().and_then(|index| self.0.get(index)) {
             // Fails only if 2^64 - 2 notifications are pending: then the worker is awake.
+            let _ = fd.write(1);
+        }
+    }
+
+    /// Wakes the worker for every queue.
+    pub fn notify_all(&self) {
+        for fd in &self.0 {
             let _ = fd.write(1);
         }
     }
@@ -60,16 +67,14 @@ impl Worker {
 
 impl MutEventSubscriber for Worker {
     fn process(&mut self, events: Events, _ops: &mut EventOps) {
-        if events.data() == HOST {
-            let (index, more) = self.handle.serve_host();
-            self.again(index, more);
-        } else if let Ok(index) = u16::try_from(events.data()) {
-            if let Some(fd) = self.notifications.0.get(usize::from(index)) {
-                let _ = fd.read();
-            }
-            let more = self.handle.serve(index);
-            self.again(index, more);
+        let Ok(index) = u16::try_from(events.data() & !HOST) else { return };
+        if events.data() & HOST == 0
+            && let Some(fd) = self.notifications.0.get(usize::from(index))
+        {
+            let _ = fd.read();
         }
+        let more = self.handle.serve(index);
+        self.again(index, more);
     }
 
     fn init(&mut self, ops: &mut EventOps) {
@@ -81,9 +86,10 @@ impl MutEventSubscriber for Worker {
         for (index, fd) in (0u32..).zip(self.notifications.iter()) {
             add(Events::with_data(fd, index, EventSet::IN));
         }
-        if let Some(fd) = self.handle.host_fd() {
+        for (fd, index) in self.handle.host_fds() {
             // Edge-triggered: while the driver gives us no buffers, a readable file must not keep the loop busy.
-            add(Events::with_data_raw(fd, HOST, EventSet::IN | EventSet::EDGE_TRIGGERED));
+            let data = HOST | u32::from(index);
+            add(Events::with_data_raw(fd, data, EventSet::IN | EventSet::EDGE_TRIGGERED));
         }
     }
 }

@@ -4,14 +4,16 @@
 //! The blob is read by a crate that had no part in writing it, rule by rule (rules/), for a grid of usual machines and
 //! for random ones. Numbers are compared with the machine that was put in.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod dtc;
-mod machines;
 mod rules;
 mod tree;
 
-use cvmm_firmware::{Machine, device_tree};
+use common::any::any_machine;
+use common::usual::{Bus, grid, machine};
+use cvmm_firmware::{DeviceError, FdtError, Machine, PoolId, Range, Transport, device_tree};
 use dtoolkit::fdt::Fdt;
-use machines::{any_machine, grid, machine};
 use proptest::prelude::*;
 
 fn check(machine: &Machine, rules: &[rules::Rule]) {
@@ -43,12 +45,16 @@ macro_rules! over_the_grid {
 over_the_grid! {
     chosen_has_the_command_line: structure::chosen;
     cpus_have_their_apic_identifiers: processors::cpus;
+    every_pci_function_has_its_address: pci::functions;
     every_device_names_the_pool_that_it_is_bound_to: memory::device_pool;
     every_interrupt_is_a_pin_of_its_own: devices::every_interrupt_is_a_pin_of_its_own;
     io_apic_follows_its_schema: processors::io_apic;
     local_apic_follows_its_schema: processors::local_apic;
     memory_nodes_follow_their_schema: memory::memory_nodes;
     names_are_well_formed: structure::names;
+    pci_host_bridge_follows_its_schema: pci::host_bridge;
+    pci_interrupts_go_where_the_machine_says: pci::interrupts;
+    pci_memory_is_the_machine_s_window: pci::memory_window;
     phandles_are_unique: structure::phandles;
     pools_are_in_memory_and_apart: memory::pools_are_in_memory;
     pools_follow_their_schema: memory::pools;
@@ -63,8 +69,8 @@ over_the_grid! {
     the_header_names_the_boot_cpu: structure::boot_cpu;
     uart_follows_its_schema: devices::uart;
     unit_addresses_are_those_of_reg: structure::unit_addresses;
-    virtio_devices_follow_their_schema: devices::virtio_devices;
-    virtio_devices_keep_their_order: devices::virtio_devices_keep_their_order;
+    virtio_mmio_devices_follow_their_schema: devices::virtio_mmio_devices;
+    virtio_mmio_devices_keep_their_order: devices::virtio_mmio_devices_keep_their_order;
     windows_are_apart: devices::windows_are_apart;
 }
 
@@ -80,15 +86,54 @@ proptest! {
 /// A string ends at its first NUL: the rest of a command line would be lost without a word.
 #[test]
 fn a_command_line_with_a_nul_is_refused() {
-    let mut machine = machine(1, 1, false, 1);
+    let mut machine = machine(1, Bus::Mmio, 1, false, 1);
     machine.bootargs = "console=ttyS0\0panic=-1".to_owned();
-    assert!(device_tree(&machine).is_err());
+    assert!(matches!(device_tree(&machine), Err(FdtError::Write(_))));
 }
 
 /// Linux ignores a `memory-region` that leads nowhere, and gives the device any memory.
 #[test]
 fn a_device_without_a_pool_is_refused() {
-    let mut machine = machine(1, 1, false, 1);
-    machine.virtio[0].pool = cvmm_firmware::PoolId(1);
-    assert!(device_tree(&machine).is_err());
+    for bus in [Bus::Mmio, Bus::Pci] {
+        let mut machine = machine(1, bus, 1, false, 1);
+        machine.virtio[0].pool = PoolId(1);
+        assert!(
+            matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::NoSuchPool(name))) if name == "blk0")
+        );
+    }
+}
+
+#[test]
+fn a_pci_device_without_a_place_of_its_own_is_refused() {
+    let mut machine = machine(2, Bus::Pci, 1, false, 1);
+    let Transport::Pci { device: other, bar } = machine.virtio[0].transport else { panic!("it is on PCI") };
+    let mut place = |device| {
+        machine.virtio[1].transport = Transport::Pci { device, bar };
+        device_tree(&machine)
+    };
+    for number in [0, 32, 255] {
+        let refused = place(number);
+        assert!(
+            matches!(refused, Err(FdtError::Device(DeviceError::PciDeviceNumber { number: n, .. })) if n == number),
+            "{number}"
+        );
+    }
+    assert!(
+        matches!(place(other), Err(FdtError::Device(DeviceError::PciDeviceTaken { device, .. })) if device == "blk1")
+    );
+    assert!(place(1).is_ok());
+    machine.pci = None;
+    assert!(
+        matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::NoPciHost(name))) if name == "blk0")
+    );
+}
+
+/// The rules hold for it: the address space on the bus is that of 64 bits.
+#[test]
+fn a_pci_window_may_lie_across_4_gib() {
+    for window in [Range::fixed(0xff00_0000, 0x100_0000), Range::fixed(0xff00_0000, 0x200_0000)] {
+        let mut machine = machine(2, Bus::Pci, 1, false, 1);
+        machine.pci.as_mut().expect("there is a host bridge").memory = window;
+        check(&machine, rules::ALL);
+    }
 }

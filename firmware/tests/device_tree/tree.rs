@@ -104,10 +104,79 @@ pub fn properties(node: &FdtNode) -> Vec<String> {
 /// Fails unless a node has exactly these properties, in any order, and no child: what a schema says with
 /// `required` and `additionalProperties: false`.
 pub fn has_exactly(node: &FdtNode, names: &[&str]) {
+    has_exactly_properties(node, names);
+    assert_eq!(node.children().count(), 0, "children of {}", node.name());
+}
+
+/// As [`has_exactly`], for a node that may have children.
+pub fn has_exactly_properties(node: &FdtNode, names: &[&str]) {
     let mut wanted: Vec<_> = names.iter().map(ToString::to_string).collect();
     wanted.sort();
     assert_eq!(properties(node), wanted, "properties of {}", node.name());
-    assert_eq!(node.children().count(), 0, "children of {}", node.name());
+}
+
+/// The cells of a property, however many.
+pub fn all_cells(node: &FdtNode, name: &str) -> Vec<u32> {
+    let bytes = value(node, name).value_as::<&[u8]>().expect("any value is bytes");
+    let (cells, rest) = bytes.as_chunks();
+    assert!(rest.is_empty(), "{} {name} is not of cells", node.name());
+    cells.iter().map(|cell| u32::from_be_bytes(*cell)).collect()
+}
+
+/// The device and function of a node behind a PCI host bridge: PCI Bus Binding to IEEE Std 1275, 2.2.1.1. Its `reg` is the
+/// address of configuration space, of bus 0, and nothing else.
+pub fn function(node: &FdtNode) -> (u8, u8) {
+    let [high, mid, low, size_high, size_low] = cells(node, "reg");
+    assert_eq!([mid, low, size_high, size_low], [0; 4], "reg of {}", node.name());
+    assert_eq!(high & !0xff00, 0, "reg of {}: configuration space, bus 0, register 0", node.name());
+    (u8::try_from(high >> 11).expect("5 bits"), u8::try_from(high >> 8 & 7).expect("3 bits"))
+}
+
+/// One entry of a PCI host bridge's `interrupt-map`.
+#[derive(Debug)]
+pub struct Route {
+    /// The device number.
+    pub device: u32,
+    /// The interrupt pin, 1 for INTA#.
+    pub pin: u32,
+    /// The interrupt controller's phandle.
+    pub controller: u32,
+    /// The interrupt controller's pin.
+    pub pin_of_io_apic: u32,
+    /// How it is triggered.
+    pub trigger: u32,
+}
+
+/// The `interrupt-map` of a PCI host bridge; empty without one.
+pub fn routes(host: &FdtNode) -> Vec<Route> {
+    if host.property("interrupt-map").is_none() {
+        return Vec::new();
+    }
+    let map = all_cells(host, "interrupt-map");
+    let (entries, rest) = map.as_chunks();
+    assert!(rest.is_empty(), "interrupt-map is not of whole entries");
+    let route = |entry: &[u32; 7]| {
+        let [address, mid, low, pin, controller, pin_of_io_apic, trigger] = *entry;
+        assert_eq!((address & !0xf800, mid, low), (0, 0, 0), "{entry:x?}: nothing but a device number");
+        Route { device: address >> 11, pin, controller, pin_of_io_apic, trigger }
+    };
+    entries.iter().map(route).collect()
+}
+
+/// The `ranges` of a PCI host bridge: each with the code of its address space. Nothing is translated.
+pub fn bridged(host: &FdtNode) -> Vec<(u32, Range)> {
+    let cells = all_cells(host, "ranges");
+    let (entries, rest) = cells.as_chunks();
+    assert!(rest.is_empty(), "ranges is not of whole entries");
+    let range = |entry: &[u32; 7]| {
+        let [space, bus, cpu, size] = [0, 1, 3, 5].map(|at| match at {
+            0 => u64::from(entry[0]),
+            at => u64::from(entry[at]) << 32 | u64::from(entry[at + 1]),
+        });
+        assert_eq!(bus, cpu, "{entry:x?}: addresses on the bus are those of the CPU");
+        (u32::try_from(space).expect("a cell"), Range::new(cpu, size).expect("not empty"))
+    };
+    entries.iter().map(range).collect()
 }
 
 fn value<'a>(node: &FdtNode<'a>, name: &str) -> FdtProperty<'a> {

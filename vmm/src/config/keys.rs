@@ -6,6 +6,11 @@
 pub(super) struct Keys(Vec<(String, Option<String>)>);
 
 impl Keys {
+    /// No keys at all.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Splits `text`. A first part without `=` is the value of the key `main`, if there is such a key.
     pub(super) fn parse(text: &str, main: Option<&str>) -> Result<Self, String> {
         let mut keys = Vec::<(String, Option<String>)>::new();
@@ -45,7 +50,10 @@ impl Keys {
     pub(super) fn finish(self, known: &[&str]) -> Result<(), String> {
         match self.0.first() {
             None => Ok(()),
-            Some((key, _)) => Err(format!("unknown key '{key}'; there are {}", known.join(", "))),
+            Some((key, _)) => {
+                let there = if known.len() == 1 { "is" } else { "are" };
+                Err(format!("unknown key '{key}'; there {there} {}", known.join(", ")))
+            }
         }
     }
 }

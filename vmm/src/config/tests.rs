@@ -7,8 +7,14 @@ use crate::cli::{Cli, Command};
 
 fn config(options: &str) -> Result<VmConfig> {
     let words = ["cvmm", "run", "--kernel", "k"].into_iter().chain(options.split_whitespace());
-    let Command::Run(args) = Cli::try_parse_from(words).expect("clap accepts it").command;
-    VmConfig::new(&args)
+    match Cli::try_parse_from(words).expect("clap accepts it").command {
+        Command::Run(args) => VmConfig::new(&args),
+        Command::Describe(_) => unreachable!(),
+    }
+}
+
+fn machine(options: &str) -> MachineConfig {
+    config(options).expect(options).machine
 }
 
 fn error(options: &str) -> String {
@@ -36,27 +42,36 @@ fn sizes_are_bytes_or_have_a_suffix() {
 
 #[test]
 fn a_pool_is_a_size_or_a_list() {
-    let pool = config("--pool 64M").unwrap().pool;
+    let pool = machine("--pool 64M").pool;
     assert_eq!((pool.name.as_str(), pool.size, pool.base), ("pool", 64 << 20, None));
-    let pool = config("--pool size=2M,name=p,base=0x10000000").unwrap().pool;
+    let pool = machine("--pool size=2M,name=p,base=0x10000000").pool;
     assert_eq!((pool.name.as_str(), pool.size, pool.base), ("p", 2 << 20, Some(0x1000_0000)));
 }
 
 #[test]
 fn devices_are_named_in_order() {
-    let config = config("--pool 64M --rng --net tap=t0 --blk path=a,,b,ro,serial=x --blk path=c").unwrap();
+    let config =
+        machine("--pool 64M --rng --net tap=t0 --blk path=a,,b,ro,serial=x --rng transport=pci --blk path=c");
     let names: Vec<_> = config.devices.iter().map(|device| device.name.as_str()).collect();
-    assert_eq!(names, ["blk0", "blk1", "net0", "rng0"]);
-    let first = DeviceKind::Blk { path: "a,b".into(), read_only: true, serial: "x".into() };
+    assert_eq!(names, ["blk0", "blk1", "net0", "rng0", "rng1"]);
+    let options: Vec<_> = config.devices.iter().map(|device| device.option.as_str()).collect();
+    assert_eq!(
+        options,
+        ["--blk path=a,,b,ro,serial=x", "--blk path=c", "--net tap=t0", "--rng", "--rng transport=pci"]
+    );
+    let first = DeviceKind::Blk { path: "a,b".into(), read_only: true, serial: "x".into(), queues: 1 };
     assert_eq!(config.devices[0].kind, first);
-    let net = DeviceKind::Net { tap: "t0".into(), mac: Mac::of_tap("t0") };
+    let net = DeviceKind::Net { tap: "t0".into(), mac: Mac::of_tap("t0"), queues: 1 };
     assert_eq!(config.devices[2].kind, net);
     assert_ne!(Mac::of_tap("t0"), Mac::of_tap("t1"));
 }
 
 #[test]
 fn the_command_line_is_added_to_the_default() {
-    assert_eq!(config("--pool 64M --cmdline -x").unwrap().cmdline, format!("{} -x", default_cmdline()));
+    let base = "console=uart8250,mmio,0xd1000000,115200";
+    assert_eq!(machine("--pool 64M --cmdline -x").cmdline, format!("{base} reboot=k panic=-1 -x"));
+    let acpi = machine("--pool 64M --firmware acpi --cmdline -x");
+    assert_eq!(acpi.cmdline, format!("{base} panic=-1 -x"));
 }
 
 /// Each message names the option, the value and what would be right.
@@ -82,8 +97,24 @@ fn wrong_options_are_named() {
         ("--pool 64M --blk ro", "--blk ro: path=... is missing"),
         ("--pool 64M --blk path=", "path=... is missing"),
         ("--pool 64M --blk path=a,ro=1", "ro takes no value ('1')"),
-        ("--pool 64M --blk path=a,rw", "unknown key 'rw'; there are path, ro, serial, transport"),
-        ("--pool 64M --blk path=a,transport=pci", "transport: 'pci' is unknown"),
+        ("--pool 64M --blk path=a,rw", "unknown key 'rw'; there are path, ro, serial, queues, transport"),
+        ("--pool 64M --blk path=a,transport=usb", "transport: 'usb' is unknown; there are mmio and pci"),
+        ("--pool 64M --blk path=a,transport", "transport: '' is unknown"),
+        ("--pool 64M --blk path=a,queues=0", "queues: '0' is no number from 1 to 8"),
+        ("--pool 64M --blk path=a,queues=9", "queues: '9' is no number"),
+        ("--pool 64M --blk path=a,queues=+2", "queues: '+2' is no number"),
+        ("--pool 64M --blk path=a,queues=65537", "queues: '65537' is no number"),
+        ("--pool 64M --net tap=t,queues", "queues: '' is no number"),
+        ("--pool 64M --rng yes", "--rng yes: unknown key 'yes'; there is transport"),
+        ("--pool 64M --rng queues=2", "unknown key 'queues'"),
+        ("--pool 64M --rng --rng transport=", "--rng transport=: transport: '' is unknown"),
+        ("--pool 64M --firmware uefi", "--firmware uefi: it is dt or acpi"),
+        (
+            "--pool 64M --firmware acpi --dtb t",
+            "--dtb t: with --firmware acpi, the guest gets no device tree",
+        ),
+        ("--pool 64M --firmware acpi --dump-dtb t", "--dump-dtb t: with --firmware acpi"),
+        ("--pool 64M --dump-acpi d", "--dump-acpi d: without --firmware acpi, the guest gets no ACPI tables"),
         ("--pool 64M --blk path=a,serial=123456789012345678901", "serial: at most 20"),
         ("--pool 64M --net mac=02:00:00:00:00:01", "tap=... is missing"),
         ("--pool 64M --net tap=t,mac=2:0:0:0:0:1", "mac: '2:0:0:0:0:1' is not six octets"),
@@ -100,8 +131,31 @@ fn wrong_options_are_named() {
 }
 
 #[test]
-fn more_devices_than_interrupt_pins_are_refused() {
-    let disks = |n| format!("--pool 64M {}", "--blk path=d ".repeat(n));
-    assert!(config(&disks(layout::MAX_VIRTIO_MMIO)).is_ok());
-    assert!(error(&disks(layout::MAX_VIRTIO_MMIO + 1)).contains("room for"));
+fn queues_and_transports_go_together_at_will() {
+    for transport in ["mmio", "pci"] {
+        let options = format!("--pool 64M --net tap=t,queues=8,transport={transport}");
+        let machine = machine(&options);
+        assert!(matches!(machine.devices[0].kind, DeviceKind::Net { queues: 8, .. }), "{machine:?}");
+    }
+    let machine = machine("--pool 64M --blk path=a,queues=2 --rng transport=pci");
+    assert!(matches!(machine.devices[0].kind, DeviceKind::Blk { queues: 2, .. }));
+    let transports: Vec<_> = machine.devices.iter().map(|device| device.transport).collect();
+    assert_eq!(transports, [TransportKind::Mmio, TransportKind::Pci]);
+}
+
+/// Each transport has room of its own; the device that is named is the first that has none.
+#[test]
+fn more_devices_than_there_is_room_for_are_refused() {
+    let devices = |mmio, pci| {
+        let disks: String = (0..mmio).map(|index| format!("--blk path=d{index} ")).collect();
+        let rngs = "--rng transport=pci ".repeat(pci);
+        format!("--pool 64M {disks} {rngs}")
+    };
+    let (mmio, pci) = (layout::MAX_VIRTIO_MMIO, layout::MAX_VIRTIO_PCI);
+    let machine = machine(&devices(mmio, pci));
+    assert!(crate::machine::describe(&machine).is_ok());
+    let named = format!("--blk path=d{mmio}: a machine has room for {mmio} devices on mmio");
+    assert!(error(&devices(mmio + 2, 0)).starts_with(&named));
+    let named = format!("--rng transport=pci: a machine has room for {pci} devices on pci");
+    assert!(error(&devices(0, pci + 1)).starts_with(&named));
 }

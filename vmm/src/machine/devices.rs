@@ -26,15 +26,16 @@ pub struct Opened {
 pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
     let wrong = |reason: String| Error::argument(&config.option, reason);
     match &config.kind {
-        DeviceKind::Blk { path, read_only, serial } => {
+        DeviceKind::Blk { path, read_only, serial, queues } => {
             let disk = FileDisk::open(path, *read_only).map_err(wrong)?;
             let file = disk.file().map_err(|error| wrong(error.to_string()))?;
-            let device = Box::new(Blk::new(Box::new(disk), serial, pool_size));
+            let device = Box::new(Blk::new(Box::new(disk), serial, pool_size, *queues));
             Ok(Opened { device, disk: (!read_only).then_some(file) })
         }
-        DeviceKind::Net { tap, mac } => {
-            let tap = HostTap::open(tap).map_err(wrong)?;
-            Ok(Opened { device: Box::new(Net::new(Box::new(tap), mac.0)), disk: None })
+        DeviceKind::Net { tap, mac, queues } => {
+            let taps = HostTap::open(tap, *queues).map_err(wrong)?;
+            let taps = taps.into_iter().map(|tap| Box::new(tap) as _).collect();
+            Ok(Opened { device: Box::new(Net::new(taps, mac.0)), disk: None })
         }
         DeviceKind::Rng => {
             let source = File::open("/dev/urandom")

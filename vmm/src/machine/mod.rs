@@ -4,9 +4,10 @@
 mod describe;
 mod devices;
 mod memory;
+mod slot;
 mod vm;
 
 pub use describe::describe;
 pub use devices::{Opened, open};
 pub use memory::{GuestMemory, Loaded, SealedMemory};
-pub use vm::{Device, Parts, Vm, create};
+pub use vm::{Device, DeviceTransport, Parts, Vm, create};

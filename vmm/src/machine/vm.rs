@@ -1,22 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A KVM virtual machine: interrupt controllers, buses, devices, and the wires between them.
 
+use std::fmt::Display;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cvmm_arch::native::ioapic::IoApic;
 use cvmm_arch::native::irq::Routes;
 use cvmm_arch::native::{self, layout};
 use cvmm_devices::bus::{Bus, BusDevice};
+use cvmm_devices::pci::{ConfigPorts, Ecam, PciBus, Slot};
 use cvmm_devices::pool::{Gate, Pool};
-use cvmm_devices::power::{Handler, KeyboardReset, PowerControl, PvPanic};
+use cvmm_devices::power::{Handler, KeyboardReset, PowerControl, PvPanic, SleepRegisters};
 use cvmm_devices::serial::Console;
 use cvmm_devices::virtio::mmio::{MmioInterrupt, MmioTransport, QUEUE_NOTIFY};
-use cvmm_devices::virtio::{Core, EventFds, Worker};
+use cvmm_devices::virtio::pci::{PciInterrupt, PciTransport};
+use cvmm_devices::virtio::{Core, DeviceType, EventFds, Worker};
 use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::slot::KvmSlot;
 use super::{Opened, SealedMemory};
 use crate::{Error, Result};
 
@@ -26,7 +30,26 @@ pub struct Device {
     /// Its name.
     pub name: String,
     /// Its registers, and through them its core.
-    pub transport: Arc<MmioTransport>,
+    pub transport: DeviceTransport,
+}
+
+/// The registers of a device.
+#[derive(Debug)]
+pub enum DeviceTransport {
+    /// On MMIO.
+    Mmio(Arc<MmioTransport>),
+    /// On PCI.
+    Pci(Arc<PciTransport>),
+}
+
+impl DeviceTransport {
+    /// Looks at the device's core.
+    pub fn with_core<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
+        match self {
+            DeviceTransport::Mmio(transport) => transport.with_core(look),
+            DeviceTransport::Pci(transport) => transport.with_core(look),
+        }
+    }
 }
 
 /// A virtual machine without vCPUs.
@@ -82,7 +105,8 @@ impl Vm {
     /// Builds the machine around `vm`. Also returns the workers that run its virtio devices.
     pub fn new(vm: Arc<VmFd>, machine: &Machine, parts: Parts) -> Result<(Self, Vec<Worker>)> {
         let Parts { devices, private, pools, console, on_event } = parts;
-        let io_apic = Arc::new(IoApic::new(Arc::new(Routes::new(Arc::clone(&vm)))));
+        let routes = Arc::new(Routes::new(Arc::clone(&vm)));
+        let io_apic = Arc::new(IoApic::new(Arc::clone(&routes)));
         let (mut mmio, mut ports) = (Bus::default(), Bus::default());
 
         let system = &machine.system;
@@ -97,18 +121,40 @@ impl Vm {
         insert(&mut mmio, machine.io_apic.window, Arc::new(IoApicWindow(Arc::clone(&io_apic))))?;
         insert(&mut mmio, uart_window, Arc::clone(&console) as _)?;
         insert(&mut mmio, system.power, Arc::new(PowerControl::new(Arc::clone(&on_event))))?;
+        insert(&mut mmio, system.sleep.window, Arc::new(SleepRegisters::new(Arc::clone(&on_event))))?;
         insert(&mut mmio, system.pvpanic, Arc::new(PvPanic::new(Arc::clone(&on_event))))?;
         insert(&mut ports, keyboard, Arc::new(KeyboardReset::new(on_event)))?;
 
         let (mut virtio, mut workers) = (Vec::new(), Vec::new());
+        let mut pci = PciBus::default();
+        let mut wires = Wires { vm: &vm, routes: &routes, io_apic: &io_apic, next_gsi: machine.io_apic.pins };
         for (description, opened) in machine.virtio.iter().zip(devices) {
-            let pool = pools
-                .get(usize::from(description.pool.0))
-                .ok_or_else(|| Error::vmm(&description.name, "its pool is not mapped"))?;
-            let (device, worker, window) = connect(&vm, description, opened, pool)?;
-            insert(&mut mmio, window, Arc::clone(&device.transport) as _)?;
-            virtio.push(device);
+            let VirtioDevice { name, transport, pool } = description;
+            let wrong = |error: &dyn Display| Error::vmm(name, error);
+            let pool = pools.get(usize::from(pool.0)).ok_or_else(|| wrong(&"its pool is not mapped"))?;
+            let gate = Gate::new(pool.clone());
+            let (transport, worker) = match *transport {
+                Transport::Mmio { window, interrupt } => {
+                    let (registers, worker) = wires.mmio(name, opened.device, gate, (window, interrupt))?;
+                    insert(&mut mmio, window, Arc::clone(&registers) as _)?;
+                    (DeviceTransport::Mmio(registers), worker)
+                }
+                Transport::Pci { device, bar } => {
+                    let host = machine.pci.as_ref().ok_or_else(|| wrong(&"there is no PCI host bridge"))?;
+                    let line = host.interrupt(device, 0);
+                    let (registers, worker) = wires.pci(name, opened.device, gate, (bar, line))?;
+                    pci.insert(device, Arc::clone(&registers) as _).map_err(|error| wrong(&error))?;
+                    (DeviceTransport::Pci(registers), worker)
+                }
+            };
+            virtio.push(Device { name: name.clone(), transport });
             workers.push(worker);
+        }
+        if let Some(host) = &machine.pci {
+            let pci = Arc::new(pci);
+            insert(&mut mmio, host.ecam, Arc::new(Ecam(Arc::clone(&pci))))?;
+            insert(&mut ports, host.config_ports, Arc::new(ConfigPorts::new(Arc::clone(&pci))))?;
+            mmio.set_movable(pci);
         }
         let vm = Self {
             fd: vm,
@@ -124,26 +170,77 @@ impl Vm {
     }
 }
 
-/// Connects a virtio device: interrupt to irqfd, notifications to ioeventfds, so that neither needs an exit.
-fn connect(
-    vm: &VmFd,
-    description: &VirtioDevice,
-    opened: Opened,
-    pool: &Pool,
-) -> Result<(Device, Worker, Range)> {
-    let name = &description.name;
-    let Transport::Mmio { window, interrupt } = description.transport;
-    let interrupt = Arc::new(MmioInterrupt::new(interrupt_line(vm, interrupt)?));
-    let core = Core::new(name, opened.device, Gate::new(pool.clone()), Arc::clone(&interrupt) as _);
-    let notifications = Arc::new(EventFds::new(core.queue_count()).map_err(|error| Error::vmm(name, error))?);
-    let notify = IoEventAddress::Mmio(window.base() + QUEUE_NOTIFY);
-    for (queue, fd) in (0u32..).zip(notifications.iter()) {
-        vm.register_ioevent(fd, &notify, queue)
-            .map_err(|error| Error::Host(format!("KVM refused an ioeventfd of {name}: {error}")))?;
+/// What connecting a device takes, beside the device itself.
+struct Wires<'a> {
+    vm: &'a Arc<VmFd>,
+    routes: &'a Arc<Routes>,
+    io_apic: &'a Arc<IoApic>,
+    /// KVM lines from here on are free for vectors.
+    next_gsi: u32,
+}
+
+impl Wires<'_> {
+    /// Connects a device on MMIO: its interrupt to an irqfd, notifications to ioeventfds, so that neither needs an exit.
+    fn mmio(
+        &self,
+        name: &str,
+        device: Box<dyn DeviceType>,
+        gate: Gate,
+        (window, interrupt): (Range, Interrupt),
+    ) -> Result<(Arc<MmioTransport>, Worker)> {
+        let interrupt = Arc::new(MmioInterrupt::new(interrupt_line(self.vm, interrupt)?));
+        let core = Core::new(name, device, gate, Arc::clone(&interrupt) as _);
+        let notifications = event_fds(name, core.queue_count())?;
+        let notify = IoEventAddress::Mmio(window.base() + QUEUE_NOTIFY);
+        for (queue, fd) in (0u32..).zip(notifications.iter()) {
+            self.vm
+                .register_ioevent(fd, &notify, queue)
+                .map_err(|error| Error::Host(format!("KVM refused an ioeventfd of {name}: {error}")))?;
+        }
+        let worker = Worker::new(Arc::clone(core.handle()), Arc::clone(&notifications));
+        Ok((Arc::new(MmioTransport::new(core, interrupt, notifications)), worker))
     }
-    let worker = Worker::new(Arc::clone(core.handle()), Arc::clone(&notifications));
-    let transport = Arc::new(MmioTransport::new(core, interrupt, notifications));
-    Ok((Device { name: name.clone(), transport }, worker, window))
+
+    /// Connects a device on PCI: its vectors to irqfds, its pin to `line`. Notifications follow its BAR.
+    fn pci(
+        &mut self,
+        name: &str,
+        device: Box<dyn DeviceType>,
+        gate: Gate,
+        (bar, line): (Range, Interrupt),
+    ) -> Result<(Arc<PciTransport>, Worker)> {
+        let wrong = |error: &dyn Display| Error::vmm(name, error);
+        let count = device.max_queue_sizes().len();
+        let queues = u16::try_from(count).map_err(|error| wrong(&error))?;
+        let notifications = event_fds(name, count)?;
+        let slot: Arc<dyn Slot> = Arc::new(KvmSlot {
+            name: name.into(),
+            vm: Arc::clone(self.vm),
+            routes: Arc::clone(self.routes),
+            io_apic: Arc::clone(self.io_apic),
+            line,
+            first_gsi: self.next_gsi,
+            notifications: Arc::clone(&notifications),
+            window: Mutex::new(None),
+        });
+        let interrupt =
+            Arc::new(PciInterrupt::new(queues, Arc::clone(&slot)).map_err(|error| wrong(&error))?);
+        interrupt.for_each_vector(|vector, fd| {
+            self.vm
+                .register_irqfd(fd, self.next_gsi + u32::from(vector))
+                .map_err(|error| Error::Host(format!("KVM refused an irqfd of {name}: {error}")))
+        })?;
+        self.next_gsi += u32::from(queues) + 1;
+        let core = Core::new(name, device, gate, Arc::clone(&interrupt) as _);
+        let worker = Worker::new(Arc::clone(core.handle()), Arc::clone(&notifications));
+        let transport =
+            PciTransport::new(core, interrupt, notifications, slot, bar).map_err(|error| wrong(&error))?;
+        Ok((Arc::new(transport), worker))
+    }
+}
+
+fn event_fds(name: &str, count: usize) -> Result<Arc<EventFds>> {
+    EventFds::new(count).map(Arc::new).map_err(|error| Error::vmm(name, error))
 }
 
 /// An eventfd that pulses the interrupt line `gsi`.

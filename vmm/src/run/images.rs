@@ -6,10 +6,12 @@ use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use cvmm_arch::native::boot::{self, Image, Images};
-use cvmm_firmware::{Machine, device_tree};
+use cvmm_arch::native::boot::{self, Firmware, Image, Images};
+use cvmm_arch::native::layout;
+use cvmm_firmware::{Machine, acpi_tables, device_tree};
 
-use crate::config::{ConsoleConfig, DeviceKind, VmConfig};
+use crate::config::{ConsoleConfig, DeviceKind, FirmwareKind, VmConfig};
+use crate::describe;
 use crate::{Error, Result};
 
 /// Makes sure that no file that is written is one that is read, a disk, or written for another option, too: opening it
@@ -24,7 +26,7 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
         ("--initrd", config.initrd.as_deref()),
         ("--dtb", config.dtb.as_deref()),
     ];
-    let disks = config.devices.iter().filter_map(|device| match &device.kind {
+    let disks = config.machine.devices.iter().filter_map(|device| match &device.kind {
         DeviceKind::Blk { path, .. } => Some(("--blk", Some(path.as_path()))),
         _ => None,
     });
@@ -91,21 +93,36 @@ fn open_file(option: &str, path: &Path) -> Result<File> {
     }
 }
 
-/// Opens kernel and initrd, makes the device tree or reads the one to use instead, and writes the copy of ours.
+/// Opens kernel and initrd, and makes what describes the machine.
 pub(super) fn open_images(config: &VmConfig, machine: &Machine) -> Result<Images> {
     let kernel = open_file("--kernel", &config.kernel)?;
     let initrd = config.initrd.as_deref().map(|path| open_file("--initrd", path)).transpose()?;
+    let firmware = match config.machine.firmware {
+        FirmwareKind::Dt => Firmware::DeviceTree(open_device_tree(config, machine)?),
+        FirmwareKind::Acpi => {
+            let tables = acpi_tables(machine, layout::ACPI_TABLES.base())
+                .map_err(|error| Error::Vmm(error.to_string()))?;
+            if let Some(folder) = &config.dump_acpi {
+                describe::write_acpi(folder, &tables)?;
+            }
+            Firmware::Acpi(tables)
+        }
+    };
+    Ok(Images { kernel, initrd, firmware })
+}
+
+/// Makes the device tree or reads the one to use instead, and writes the copy of ours.
+fn open_device_tree(config: &VmConfig, machine: &Machine) -> Result<Vec<u8>> {
     let ours = device_tree(machine).map_err(|error| Error::Vmm(error.to_string()))?;
     if let Some(path) = &config.dump_dtb {
         create("--dump-dtb", path)?.write_all(&ours).map_err(|error| {
             Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
         })?;
     }
-    let dtb = match &config.dtb {
-        None => ours,
-        Some(path) => read_dtb(path).map_err(|reason| Error::argument(with_path("--dtb", path), reason))?,
-    };
-    Ok(Images { kernel, initrd, dtb })
+    match &config.dtb {
+        None => Ok(ours),
+        Some(path) => read_dtb(path).map_err(|reason| Error::argument(with_path("--dtb", path), reason)),
+    }
 }
 
 fn read_dtb(path: &Path) -> std::result::Result<Vec<u8>, String> {

@@ -80,11 +80,12 @@ struct Guest {
 impl Guest {
     /// Opens everything that can be wrong, loads the guest, and starts it.
     fn start(config: &VmConfig, signals: Signals) -> Result<Self> {
-        let machine = machine::describe(config)?;
+        let machine = machine::describe(&config.machine)?;
         let mut devices: Vec<Opened> = config
+            .machine
             .devices
             .iter()
-            .map(|device| machine::open(device, config.pool.size))
+            .map(|device| machine::open(device, config.machine.pool.size))
             .collect::<Result<_>>()?;
         let disks = devices.iter_mut().filter_map(|opened| opened.disk.take()).collect();
         let images = open_images(config, &machine)?;
@@ -99,7 +100,7 @@ impl Guest {
         private.register(&vm)?;
         let parts = Parts { devices, private, pools, console, on_event: exit.handler() };
         let (vm, workers) = Vm::new(vm, &machine, parts)?;
-        let vcpus = create_vcpus(&kvm, &vm, config.cpus, entry)?;
+        let vcpus = create_vcpus(&kvm, &vm, config.machine.cpus, entry)?;
 
         let stdio = config.console == ConsoleConfig::Stdio;
         let control = Control::new(signals, stdio, &vm, Arc::clone(&exit))?;
@@ -134,9 +135,9 @@ fn open_kvm(config: &VmConfig) -> Result<Kvm> {
     })?;
     // Local APIC identifiers of 8 bits, of which the last means "all".
     let most = kvm.get_max_vcpus().min(254);
-    if usize::from(config.cpus) > most {
+    if usize::from(config.machine.cpus) > most {
         let reason = format!("KVM of this host allows {most} CPUs");
-        return Err(Error::argument(format!("--cpus {}", config.cpus), reason));
+        return Err(Error::argument(format!("--cpus {}", config.machine.cpus), reason));
     }
     Ok(kvm)
 }

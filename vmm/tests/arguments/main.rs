@@ -3,6 +3,7 @@
 //! KVM host can tell (more CPUs than it allows, a busy tap) is with the boot tests.
 
 mod bench;
+mod firmware;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -60,7 +61,7 @@ fn files_that_may_not_be_read_or_written() {
     set_mode(Path::new(&closed), 0o000);
     set_mode(Path::new(&locked_folder), 0o500);
     let good = format!("--kernel={kernel}");
-    let report = format!("{locked_folder}/report.json");
+    let (report, tables) = (format!("{locked_folder}/report.json"), format!("{locked_folder}/tables"));
     let disk = format!("path={closed}");
     for (options, option) in [
         (vec!["--kernel", &closed], format!("--kernel {closed}")),
@@ -68,6 +69,11 @@ fn files_that_may_not_be_read_or_written() {
         (vec![&good, "--dtb", &closed], format!("--dtb {closed}")),
         (vec![&good, "--blk", &disk], format!("--blk {disk}")),
         (vec![&good, "--report", &report], format!("--report {report}")),
+        (
+            vec![&good, "--firmware=acpi", "--dump-acpi", &locked_folder],
+            format!("--dump-acpi {locked_folder}"),
+        ),
+        (vec![&good, "--firmware=acpi", "--dump-acpi", &tables], format!("--dump-acpi {tables}")),
     ] {
         let before = bench.state();
         let mut command = bench.command(&program, &options);
@@ -184,8 +190,12 @@ fn disks() {
         (disk("", ""), "Is a directory"),
         (disk("empty", ""), "it is empty"),
         (disk("odd", ""), "its size, 1049087 bytes, is not a multiple of 512"),
-        (disk("good", ",rw"), "unknown key 'rw'; there are path, ro, serial, transport"),
-        (disk("good", ",transport=pci"), "transport: 'pci' is unknown; there is mmio"),
+        (disk("good", ",rw"), "unknown key 'rw'; there are path, ro, serial, queues, transport"),
+        (disk("good", ",transport=usb"), "transport: 'usb' is unknown; there are mmio and pci"),
+        (disk("good", ",queues=0"), "queues: '0' is no number from 1 to 8"),
+        (disk("good", ",queues=9"), "queues: '9' is no number from 1 to 8"),
+        (disk("good", ",queues=two"), "queues: 'two' is no number from 1 to 8"),
+        (disk("good", ",queues=2,queues=2"), "queues is given twice"),
         (disk("good", ",serial=123456789012345678901"), "at most 20 printable characters"),
         (disk("good", ",ro=yes"), "ro takes no value"),
         ("ro".to_owned(), "path=... is missing"),
@@ -196,8 +206,14 @@ fn disks() {
     let (good, odd) = (disk("good", ""), disk("odd", ""));
     bench.refuse(&["--blk", &good, "--blk", &odd], &format!("--blk {odd}"), "not a multiple of 512");
     bench.refuse(&["--blk", &good, "--blk", &good], &format!("--blk {good}"), "it is locked");
-    let twenty: Vec<_> = (0..20).flat_map(|_| ["--blk", &good]).collect();
-    bench.refuse(&twenty, &format!("--blk {good}"), "room for 19 devices");
+    // The first that has no room is named; each transport has room of its own.
+    for (transport, room) in [("mmio", 55), ("pci", 31)] {
+        let disks: Vec<_> =
+            (0..=room).map(|index| disk("good", &format!(",serial={index},transport={transport}"))).collect();
+        let options: Vec<_> = disks.iter().flat_map(|disk| ["--blk", disk]).chain(["--rng"]).collect();
+        let reason = format!("a machine has room for {room} devices on {transport}");
+        bench.refuse(&options, &format!("--blk {}", disks[room]), &reason);
+    }
 }
 
 /// Who only reads may share a disk with others who only read.
@@ -233,10 +249,27 @@ fn networks() {
         ("tap=t,mac=02:00:00:00:00:01:02", "is longer than six octets"),
         ("tap=t,mac=01:00:00:00:00:01", "is a group address"),
         ("tap=t,mac=00:00:00:00:00:00", "is nobody's address"),
-        ("tap=t,mtu=9000", "unknown key 'mtu'; there are tap, mac, transport"),
+        ("tap=t,mtu=9000", "unknown key 'mtu'; there are tap, mac, queues, transport"),
+        ("tap=t,transport=PCI", "transport: 'PCI' is unknown; there are mmio and pci"),
+        ("tap=t,queues=99999", "queues: '99999' is no number from 1 to 8"),
         ("mac=02:00:00:00:00:01", "tap=... is missing"),
     ] {
         bench.refuse(&["--net", value], &format!("--net {value}"), reason);
+    }
+}
+
+#[test]
+fn entropy() {
+    let bench = Bench::new();
+    for (value, reason) in [
+        ("yes", "unknown key 'yes'; there is transport"),
+        ("transport=usb", "transport: 'usb' is unknown; there are mmio and pci"),
+        ("transport=pci,queues=2", "unknown key 'queues'; there is transport"),
+        ("transport=pci,transport=pci", "transport is given twice"),
+    ] {
+        // The option without a value takes none of what follows.
+        bench.refuse(&["--rng", "--rng", value], &format!("--rng {value}"), reason);
+        bench.refuse(&[&format!("--rng={value}"), "--rng"], &format!("--rng {value}"), reason);
     }
 }
 
@@ -277,7 +310,8 @@ fn unknown_and_missing_options() {
     let program = Path::new(env!("CARGO_BIN_EXE_cvmm"));
     for (mut command, named) in [
         (bench.command(program, &["--disk", "x"]), "--disk"),
-        (bench.command(program, &["--rng=yes"]), "--rng"),
+        (bench.command(program, &["--rng", "transport=pci", "more"]), "more"),
+        (bench.command(program, &["--dump-acpi"]), "--dump-acpi"),
         (bench.command(program, &["--blk"]), "--blk"),
         (bench.command(program, &["--mem", "64M", "--mem", "128M"]), "--mem"),
     ] {
@@ -312,11 +346,17 @@ fn a_host_without_kvm() {
 /// The exit codes that the tests rely on are documented.
 #[test]
 fn the_help_has_the_exit_codes() {
-    for arguments in [["--help"].as_slice(), &["run", "--help"]] {
+    for (arguments, last) in [
+        (["--help"].as_slice(), 6),
+        (&["run", "--help"], 6),
+        (&["run", "-h"], 6),
+        (&["describe", "--help"], 3),
+        (&["describe", "-h"], 3),
+    ] {
         let output = output(Command::new(env!("CARGO_BIN_EXE_cvmm")).args(arguments));
         let help = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(0));
-        for code in 0..=6 {
+        for code in 0..=last {
             assert!(help.contains(&format!("\n  {code}  ")), "exit code {code}: {help}");
         }
     }

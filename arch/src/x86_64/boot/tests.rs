@@ -3,7 +3,7 @@
 
 use std::io::{Seek, Write};
 
-use cvmm_firmware::{Pool, SystemDevices};
+use cvmm_firmware::{Pool, SleepRegisters, SystemDevices};
 
 use super::*;
 
@@ -12,7 +12,14 @@ const POOL: Range = Range::fixed(40 << 20, 2 << 20);
 const PREF: u64 = 16 << 20;
 
 fn machine(bootargs: &str) -> Machine {
-    let system: SystemDevices = layout::system_devices(1, 2);
+    let system = SystemDevices {
+        uart: (layout::UART, layout::UART_PIN),
+        power: layout::POWER,
+        power_off_value: 1,
+        reset_value: 2,
+        sleep: SleepRegisters { window: layout::SLEEP, type_off: 5, reset_value: 1 },
+        pvpanic: layout::PVPANIC,
+    };
     Machine {
         memory: layout::memory(MEMORY),
         pools: vec![Pool { name: "pool".into(), range: POOL }],
@@ -20,6 +27,7 @@ fn machine(bootargs: &str) -> Machine {
         local_apic: layout::local_apic(),
         io_apic: layout::io_apic(),
         system,
+        pci: None,
         virtio: Vec::new(),
         bootargs: bootargs.into(),
     }
@@ -65,7 +73,11 @@ fn bzimage() -> Vec<u8> {
 
 fn boot(kernel: &[u8], initrd: Option<&[u8]>, bootargs: &str) -> (GuestMemoryMmap, Result<Entry>) {
     let memory = private();
-    let images = Images { kernel: file(kernel), initrd: initrd.map(file), dtb: vec![0xd0, 0x0d, 0xfe, 0xed] };
+    let images = Images {
+        kernel: file(kernel),
+        initrd: initrd.map(file),
+        firmware: Firmware::DeviceTree(vec![0xd0, 0x0d, 0xfe, 0xed]),
+    };
     let entry = load(&memory, &machine(bootargs), images);
     (memory, entry)
 }
@@ -185,7 +197,8 @@ fn what_is_too_large_is_refused() {
     // 22 MiB above the pool; between the kernel's 24 MiB and the pool there are 16.
     assert!(boot(&image, Some(&vec![1; 22 << 20]), "").1.is_ok());
     assert!(matches!(error(&image, Some(&vec![1; (22 << 20) + 1]), ""), Error::InitrdTooLarge { .. }));
-    let images = Images { kernel: file(&image), initrd: None, dtb: vec![0; 0x7_0000] };
+    let images =
+        Images { kernel: file(&image), initrd: None, firmware: Firmware::DeviceTree(vec![0; 0x7_0000]) };
     let too_large = load(&private(), &machine(""), images).unwrap_err();
     assert!(matches!(too_large, Error::DeviceTreeTooLarge { .. }));
 }

@@ -42,7 +42,7 @@ fn the_id_is_padded_or_cut_to_20_bytes() {
         ("exactly twenty bytes", b"exactly twenty bytes"),
         ("more than twenty bytes", b"more than twenty byt"),
     ] {
-        let blk = Blk::new(Box::new(Shared::new()), serial, 1 << 20);
+        let blk = Blk::new(Box::new(Shared::new()), serial, 1 << 20, 1);
         let mut bench = Bench { rig: Rig::start(Memory::new(), Box::new(blk), F_FLUSH), disk: Shared::new() };
         let answer = bench.ask(GET_ID, 0, &[], 20);
         assert_eq!(answer, Answer { status: OK, data: id.to_vec(), used_len: 21 });

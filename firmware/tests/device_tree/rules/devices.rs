@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use cvmm_firmware::{Interrupt, Machine, Transport};
+use cvmm_firmware::{Interrupt, Machine, Range, Transport};
 use dtoolkit::Node;
 use dtoolkit::fdt::{Fdt, FdtNode};
 
@@ -16,27 +16,35 @@ const EDGE_RISING: u32 = 3;
 /// virtio/mmio.yaml: compatible, one register window, one interrupt.
 ///
 /// That schema names no `memory-region`; memory-region.yaml, which holds for every node, does.
-pub fn virtio_devices(fdt: &Fdt, machine: &Machine) {
+pub fn virtio_mmio_devices(fdt: &Fdt, machine: &Machine) {
     let nodes = compatible(fdt, "virtio,mmio");
-    assert_eq!(nodes.len(), machine.virtio.len());
-    for (node, device) in nodes.iter().zip(&machine.virtio) {
-        let Transport::Mmio { window, interrupt } = device.transport;
+    let devices = on_mmio(machine);
+    assert_eq!(nodes.len(), devices.len());
+    for (node, (window, interrupt)) in nodes.iter().zip(devices) {
         has_exactly(node, &["compatible", "dma-coherent", "interrupts", "memory-region", "reg"]);
         assert_eq!(node.name_without_address(), "virtio");
         assert_eq!(strings(node, "compatible"), ["virtio,mmio"]);
         assert!(flag(node, "dma-coherent"), "dma-coherent has no value");
-        assert_eq!(reg(node), window, "{}", device.name);
+        assert_eq!(reg(node), window);
         assert_interrupt(node, interrupt);
     }
 }
 
 /// Linux probes in the order of the blob: /dev/vda is the command line's first disk.
-pub fn virtio_devices_keep_their_order(fdt: &Fdt, machine: &Machine) {
+pub fn virtio_mmio_devices_keep_their_order(fdt: &Fdt, machine: &Machine) {
     let described: Vec<_> = compatible(fdt, "virtio,mmio").iter().map(reg).collect();
-    let windows = machine.virtio.iter().map(|device| match device.transport {
-        Transport::Mmio { window, .. } => window,
-    });
-    assert_eq!(described, windows.collect::<Vec<_>>());
+    let windows: Vec<_> = on_mmio(machine).into_iter().map(|(window, _)| window).collect();
+    assert_eq!(described, windows);
+}
+
+fn on_mmio(machine: &Machine) -> Vec<(Range, Interrupt)> {
+    let transports = machine.virtio.iter().map(|device| device.transport);
+    transports
+        .filter_map(|transport| match transport {
+            Transport::Mmio { window, interrupt } => Some((window, interrupt)),
+            Transport::Pci { .. } => None,
+        })
+        .collect()
 }
 
 /// serial/8250.yaml for an `ns16550a`: reg and interrupts, and a clock that is known.
@@ -59,7 +67,7 @@ pub fn pvpanic(fdt: &Fdt, machine: &Machine) {
     assert_eq!(reg(&node), machine.system.pvpanic);
 }
 
-/// Interrupts are edge-triggered, so no two devices can share a pin; and the I/O APIC has the pin.
+/// Interrupts are edge-triggered, so no two devices can share a pin, nor have one of PCI's; and the I/O APIC has the pin.
 pub fn every_interrupt_is_a_pin_of_its_own(fdt: &Fdt, machine: &Machine) {
     let mut pins = HashSet::new();
     for (path, node) in nodes(fdt) {
@@ -69,14 +77,21 @@ pub fn every_interrupt_is_a_pin_of_its_own(fdt: &Fdt, machine: &Machine) {
             assert!(pins.insert(pin), "{path}: pin {pin} is another device's");
         }
     }
-    assert_eq!(pins.len(), machine.virtio.len() + 1, "devices with an interrupt");
+    assert_eq!(pins.len(), on_mmio(machine).len() + 1, "devices with an interrupt of their own");
+    for host in compatible(fdt, "pci-host-ecam-generic") {
+        for route in crate::tree::routes(&host) {
+            assert!(route.pin_of_io_apic < machine.io_apic.pins, "{route:?}: the I/O APIC has no such pin");
+            assert!(!pins.contains(&route.pin_of_io_apic), "{route:?}: another device's");
+        }
+    }
 }
 
-/// No two register windows share a byte, and none is in memory.
+/// No two windows share a byte, those behind the PCI host bridge included, and none is in memory.
 pub fn windows_are_apart(fdt: &Fdt, _: &Machine) {
     let mut ranges = Vec::new();
     for node in fdt.root().children() {
-        for range in regs(&node) {
+        let behind = node.property("ranges").map(|_| crate::tree::bridged(&node)).unwrap_or_default();
+        for range in regs(&node).into_iter().chain(behind.into_iter().map(|(_, range)| range)) {
             for (other, of_other) in &ranges {
                 assert!(!range.overlaps(other), "{} and {of_other} overlap", node.name());
             }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory, and the part of it that devices reach.
 
-use cvmm_firmware::{Machine, Range};
+use cvmm_firmware::{Machine, Range, Transport};
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 
-use crate::tree::{at, by_phandle, cell, compatible, flag, has_exactly, reg, string};
+use crate::tree::{at, by_phandle, cell, compatible, flag, function, has_exactly, reg, string};
 
 /// memory.yaml: device_type and reg, nothing else. One node for each range of the machine.
 pub fn memory_nodes(fdt: &Fdt, machine: &Machine) {
@@ -58,17 +58,26 @@ pub fn pools_are_in_memory(fdt: &Fdt, _: &Machine) {
 
 /// memory-region.yaml: each device names one region, and it is the pool that the machine binds the device to.
 pub fn device_pool(fdt: &Fdt, machine: &Machine) {
-    let nodes = compatible(fdt, "virtio,mmio");
-    assert_eq!(nodes.len(), machine.virtio.len());
-    for (node, device) in nodes.iter().zip(&machine.virtio) {
-        let (path, pool) = by_phandle(fdt, cell(node, "memory-region"));
-        assert!(path.starts_with("/reserved-memory/"), "{} has its memory-region at {path}", node.name());
+    let on_mmio = compatible(fdt, "virtio,mmio");
+    let on_pci: Vec<_> =
+        compatible(fdt, "pci-host-ecam-generic").iter().flat_map(|host| host.children()).collect();
+    for device in &machine.virtio {
+        let found: Vec<_> = match device.transport {
+            Transport::Mmio { window, .. } => on_mmio.iter().filter(|node| reg(node) == window).collect(),
+            Transport::Pci { device, .. } => {
+                on_pci.iter().filter(|node| function(node) == (device, 0)).collect()
+            }
+        };
+        assert_eq!(found.len(), 1, "nodes of {}", device.name);
+        let (path, pool) = by_phandle(fdt, cell(found[0], "memory-region"));
+        assert!(path.starts_with("/reserved-memory/"), "{} has its memory-region at {path}", device.name);
         assert_eq!(string(&pool, "compatible"), "restricted-dma-pool");
-        assert_eq!(reg(&pool), machine.pool(device.pool).range, "the pool of {}", node.name());
+        assert_eq!(reg(&pool), machine.pool(device.pool).range, "the pool of {}", device.name);
     }
     let named = |node: &FdtNode| node.properties().any(|property| property.name() == "memory-region");
     let all = crate::tree::nodes(fdt);
-    assert_eq!(all.iter().filter(|(_, node)| named(node)).count(), nodes.len(), "no other node names a pool");
+    let named = all.iter().filter(|(_, node)| named(node)).count();
+    assert_eq!(named, machine.virtio.len(), "no other node names a pool");
 }
 
 fn memory<'a>(fdt: &Fdt<'a>) -> Vec<FdtNode<'a>> {

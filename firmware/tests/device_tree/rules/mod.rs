@@ -4,6 +4,7 @@
 
 pub mod devices;
 pub mod memory;
+pub mod pci;
 pub mod power;
 pub mod processors;
 pub mod structure;
@@ -18,8 +19,8 @@ pub type Rule = fn(&Fdt, &Machine);
 pub const ALL: &[Rule] = &[
     devices::pvpanic,
     devices::uart,
-    devices::virtio_devices,
-    devices::virtio_devices_keep_their_order,
+    devices::virtio_mmio_devices,
+    devices::virtio_mmio_devices_keep_their_order,
     devices::every_interrupt_is_a_pin_of_its_own,
     devices::windows_are_apart,
     memory::device_pool,
@@ -27,6 +28,10 @@ pub const ALL: &[Rule] = &[
     memory::pools,
     memory::pools_are_in_memory,
     memory::reserved_memory_parent,
+    pci::functions,
+    pci::host_bridge,
+    pci::interrupts,
+    pci::memory_window,
     power::power_off,
     power::reboot,
     power::register,

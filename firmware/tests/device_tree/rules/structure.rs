@@ -76,6 +76,10 @@ pub fn names(fdt: &Fdt, _: &Machine) {
 pub fn unit_addresses(fdt: &Fdt, _: &Machine) {
     let mut with_address = 0;
     for (path, node) in nodes(fdt) {
+        // Behind the PCI host bridge, another rule holds: pci::functions.
+        if path.starts_with("/pci@") && path.rfind('/') != Some(0) {
+            continue;
+        }
         // A CPU's `reg` has an address and no size.
         let first = if path.starts_with("/cpus/") {
             Some(u64::from(cell(&node, "reg")))

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Virtio devices: `--blk`, `--net`, `--rng`.
+
+use std::path::PathBuf;
+
+use cvmm_arch::native::layout;
+
+use super::Mac;
+use super::keys::Keys;
+use crate::cli::MachineArgs;
+use crate::{Error, Result};
+
+/// Longest `serial=`, in bytes: what fits the device ID string (virtio 1.3, 5.2.6).
+const MAX_SERIAL: usize = cvmm_devices::blk::ID_LEN;
+
+/// Most request queues of a disk, and pairs of queues of a network device.
+pub const MAX_QUEUES: u16 = 8;
+
+/// A virtio device.
+#[derive(Debug)]
+pub struct DeviceConfig {
+    /// The option as it was given, for messages.
+    pub option: String,
+    /// Its name in the report: `blk0`.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Where its registers are.
+    pub transport: TransportKind,
+}
+
+/// How the driver reaches a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportKind {
+    /// virtio-mmio.
+    Mmio,
+    /// virtio-pci.
+    Pci,
+}
+
+/// What a device is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A disk.
+    Blk {
+        /// File or block device.
+        path: PathBuf,
+        /// The guest may not write.
+        read_only: bool,
+        /// Its ID string.
+        serial: String,
+        /// Number of request queues.
+        queues: u16,
+    },
+    /// A network device.
+    Net {
+        /// Name of a tap.
+        tap: String,
+        /// The guest's address.
+        mac: Mac,
+        /// Number of pairs of queues.
+        queues: u16,
+    },
+    /// An entropy device.
+    Rng,
+}
+
+type Parsed<T> = std::result::Result<T, String>;
+
+/// The devices, in the order of their kinds: disks, network, entropy.
+pub(super) fn parse(args: &MachineArgs) -> Result<Vec<DeviceConfig>> {
+    let mut devices = Vec::new();
+    for (index, text) in args.blk.iter().enumerate() {
+        devices.push(device("blk", index, text, |name, keys| {
+            let kind = DeviceKind::Blk {
+                path: needed(keys, "path")?.into(),
+                read_only: keys.take_flag("ro")?,
+                serial: serial(keys)?.unwrap_or_else(|| name.into()),
+                queues: queues(keys)?,
+            };
+            Ok((kind, &["path", "ro", "serial", "queues", "transport"]))
+        })?);
+    }
+    for (index, text) in args.net.iter().enumerate() {
+        devices.push(device("net", index, text, |_, keys| {
+            let tap = needed(keys, "tap")?;
+            let mac = keys.take("mac").map_or_else(|| Ok(Mac::of_tap(&tap)), |mac| mac.parse())?;
+            let kind = DeviceKind::Net { tap, mac, queues: queues(keys)? };
+            Ok((kind, &["tap", "mac", "queues", "transport"]))
+        })?);
+    }
+    for (index, text) in args.rng.iter().enumerate() {
+        devices.push(device("rng", index, text, |_, _| Ok((DeviceKind::Rng, &["transport"])))?);
+    }
+    for (transport, name, most) in [
+        (TransportKind::Mmio, "mmio", layout::MAX_VIRTIO_MMIO),
+        (TransportKind::Pci, "pci", layout::MAX_VIRTIO_PCI),
+    ] {
+        let mut there = devices.iter().filter(|device| device.transport == transport);
+        if let Some(device) = there.nth(most) {
+            let reason = format!("a machine has room for {most} devices on {name}, and this is one more");
+            return Err(Error::argument(&device.option, reason));
+        }
+    }
+    Ok(devices)
+}
+
+/// One device of the sort that `--sort` makes. `rest` takes all keys but the transport, and names those there are.
+fn device(
+    sort: &str,
+    index: usize,
+    text: &str,
+    rest: impl FnOnce(&str, &mut Keys) -> Parsed<(DeviceKind, &'static [&'static str])>,
+) -> Result<DeviceConfig> {
+    let name = format!("{sort}{index}");
+    let option = format!("--{sort} {text}").trim_end().to_owned();
+    let parse = || -> Parsed<_> {
+        let mut keys = if text.is_empty() && sort == "rng" { Keys::none() } else { Keys::parse(text, None)? };
+        let (kind, known) = rest(&name, &mut keys)?;
+        let transport = transport(&mut keys)?;
+        keys.finish(known)?;
+        Ok((kind, transport))
+    };
+    match parse() {
+        Ok((kind, transport)) => Ok(DeviceConfig { option, name, kind, transport }),
+        Err(reason) => Err(Error::argument(option, reason)),
+    }
+}
+
+fn needed(keys: &mut Keys, key: &str) -> Parsed<String> {
+    keys.take(key).filter(|value| !value.is_empty()).ok_or_else(|| format!("{key}=... is missing"))
+}
+
+fn serial(keys: &mut Keys) -> Parsed<Option<String>> {
+    match keys.take("serial") {
+        Some(text) if text.len() > MAX_SERIAL || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => {
+            Err(format!("serial: at most {MAX_SERIAL} printable characters"))
+        }
+        serial => Ok(serial),
+    }
+}
+
+fn queues(keys: &mut Keys) -> Parsed<u16> {
+    let Some(text) = keys.take("queues") else { return Ok(1) };
+    let plain = text.bytes().all(|c| c.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| plain && (1..=MAX_QUEUES).contains(number));
+    number.ok_or_else(|| format!("queues: '{text}' is no number from 1 to {MAX_QUEUES}"))
+}
+
+fn transport(keys: &mut Keys) -> Parsed<TransportKind> {
+    match keys.take("transport").as_deref() {
+        None | Some("mmio") => Ok(TransportKind::Mmio),
+        Some("pci") => Ok(TransportKind::Pci),
+        Some(other) => Err(format!("transport: '{other}' is unknown; there are mmio and pci")),
+    }
+}

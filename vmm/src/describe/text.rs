@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The machine as a table.
+
+use std::fmt::Write as _;
+
+use cvmm_firmware::Machine;
+
+use super::map::{self, Class};
+use super::table_area;
+use crate::config::{FirmwareKind, MachineConfig};
+
+/// What is where, a line each.
+pub(super) fn text(config: &MachineConfig, machine: &Machine) -> String {
+    let mut text = String::new();
+    for (name, value) in summary(config, machine) {
+        let _ = writeln!(text, "{name:<13}{value}");
+    }
+    text.push('\n');
+    for block in map::map(machine, table_area(config)) {
+        let range = format!("{:#x}-{:#x}", block.range.base(), block.range.last());
+        let pool = match block.class {
+            Class::Device(pool) => format!(", pool {}", machine.pool(pool).name),
+            _ => String::new(),
+        };
+        let size = map::size(block.range.size());
+        let line = format!("{range:<24}{size:>12}  {:<18} {}{pool}", block.name, block.detail);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String); 4] {
+    let firmware = match config.firmware {
+        FirmwareKind::Dt => "device tree (--firmware dt)",
+        FirmwareKind::Acpi => "ACPI tables (--firmware acpi)",
+    };
+    [
+        ("memory", map::size(config.mem)),
+        ("CPUs", machine.cpus.len().to_string()),
+        ("told by", firmware.into()),
+        ("command line", machine.bootargs.clone()),
+    ]
+}

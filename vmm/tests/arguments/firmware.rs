@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The form in which the guest is told of its machine, and copies of it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::bench::Bench;
+
+#[test]
+fn forms() {
+    let bench = Bench::new();
+    for value in ["", "ACPI", "uefi", "dt,acpi"] {
+        let option = format!("--firmware={value}");
+        bench.refuse(&[&option], &format!("--firmware {value}"), "it is dt or acpi");
+    }
+    // What is about the form that the guest does not get.
+    let (file, folder) = (bench.path("new"), bench.path("folder"));
+    for option in ["--dtb", "--dump-dtb"] {
+        let options = ["--firmware", "acpi", option, &file];
+        bench.refuse(&options, &format!("{option} {file}"), "the guest gets no device tree");
+    }
+    for options in [vec!["--dump-acpi", &folder], vec!["--dump-acpi", &folder, "--firmware", "dt"]] {
+        bench.refuse(&options, &format!("--dump-acpi {folder}"), "the guest gets no ACPI tables");
+    }
+}
+
+/// Other people's files are no tables of ours to overwrite, and tables of another machine would mislead.
+#[test]
+fn folders_for_tables() {
+    let bench = Bench::new();
+    let folder = |name: &str, files: &[(&str, &[u8])]| {
+        let path = bench.path(name);
+        fs::create_dir(&path).unwrap();
+        for (name, content) in files {
+            fs::write(Path::new(&path).join(name), content).unwrap();
+        }
+        path
+    };
+    let file = bench.file("file", 1);
+    for (path, reason) in [
+        (file.clone(), "the folder can't be made: File exists"),
+        (format!("{file}/folder"), "the folder can't be made: Not a directory"),
+        (folder("other", &[("dsdt.aml", b"something else")]), "dsdt.aml is in it, and no DSDT table"),
+        (folder("empty", &[("xsdt.aml", b"")]), "xsdt.aml is in it, and no XSDT table"),
+        (folder("left", &[("ssdt.aml", b"SSDT")]), "ssdt.aml is in it, and no table of this machine"),
+    ] {
+        let options = ["--firmware", "acpi", "--dump-acpi", &path];
+        bench.refuse(&options, &format!("--dump-acpi {path}"), reason);
+    }
+    // A folder in place of the file, which bench does not look into.
+    let path = folder("folders", &[]);
+    fs::create_dir(format!("{path}/facp.aml")).unwrap();
+    let options = ["--firmware", "acpi", "--dump-acpi", &path];
+    bench.refuse(&options, &format!("--dump-acpi {path}"), "facp.aml is in it, and no FACP table");
+}
