@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 #
 # Builds the guest kernel of cvmm's tests and examples, reproducibly, from
-# Debian's package linux-source-6.12, without a patch of ours.
+# Debian's package linux-source-6.12, without a patch of ours or, with --patched,
+# with those in patches/.
 #
-#   build.sh [OUTPUT_DIR [CACHE_DIR]]
+#   build.sh [--patched] [OUTPUT_DIR [CACHE_DIR]]
 #
-#   OUTPUT_DIR  gets bzImage-x86_64, config-x86_64.full and PROVENANCE.toml.
+#   OUTPUT_DIR  gets bzImage-x86_64, config-x86_64.full and PROVENANCE.toml;
+#               with --patched, bzImage-x86_64-patched and
+#               PROVENANCE-patched.toml, and the configuration must come out as
+#               the one beside this script.
 #               Default: the directory of this script.
 #   CACHE_DIR   gets the package index, the package, the source and the objects:
 #               about 2 GB.  Default: ${XDG_CACHE_HOME:-~/.cache}/cvmm-guest-kernel
@@ -35,10 +39,17 @@ export LC_ALL=C TZ=UTC
 unset MAKEFLAGS KCFLAGS KAFLAGS KCPPFLAGS HOSTCFLAGS LOCALVERSION KCONFIG_CONFIG CDPATH
 
 readonly PACKAGE=linux-source-6.12
-readonly IMAGE=bzImage-x86_64
 readonly CONFIG=config-x86_64.full
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here fragment=$here/x86_64.config
+
+# What the two variants differ in.
+variant= patches=()
+if [[ ${1-} == --patched ]]; then
+    variant=-patched patches=("$here"/patches/*.patch)
+    shift
+fi
+readonly variant patches IMAGE=bzImage-x86_64$variant PROVENANCE=PROVENANCE$variant.toml
 
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
@@ -60,7 +71,7 @@ cross=${CROSS_COMPILE:-}
 install_dependencies() {
     local missing=() entry
     for entry in "${cross}gcc:${cross:+gcc-x86-64-linux-gnu}" gcc:gcc make:make flex:flex \
-        bison:bison bc:bc perl:perl-base xz:xz-utils zstd:zstd dpkg:dpkg; do
+        bison:bison bc:bc perl:perl-base xz:xz-utils zstd:zstd dpkg:dpkg patch:patch; do
         command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
     done
     # objtool links against libelf, the host programs against libc.
@@ -115,14 +126,15 @@ prepare_apt() {
     private_apt apt-get -qq update
 }
 
-recorded() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$here/PROVENANCE.toml" 2>/dev/null || true; }
+# recorded FIELD FILE
+recorded() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$here/$2" 2>/dev/null || true; }
 
-# Sets $deb and $version.
+# Sets $deb and $version.  Both variants have the same source.
 fetch_source() {
     local want offered
-    want=${SOURCE_VERSION:-$(recorded source_version)}
+    want=${SOURCE_VERSION:-$(recorded source_version PROVENANCE.toml)}
     deb=$cache/${PACKAGE}_${want//:/%3a}_all.deb
-    if [[ -n $want && -f $deb && $(sha256 "$deb") == "$(recorded source_sha256)" ]]; then
+    if [[ -n $want && -f $deb && $(sha256 "$deb") == "$(recorded source_sha256 PROVENANCE.toml)" ]]; then
         say "using $PACKAGE $want from the cache"
     else
         prepare_apt
@@ -142,15 +154,20 @@ fetch_source() {
 }
 
 unpack_source() {
-    local digest
-    digest=$(sha256 "$deb")
-    tree=$cache/$PACKAGE
+    local digest patch
+    digest=$(cat "$deb" "${patches[@]}" | sha256sum | cut -d' ' -f1)
+    tree=$cache/$PACKAGE$variant
     if [[ $(cat "$tree.unpacked" 2>/dev/null) != "$digest" ]]; then
         say "unpacking"
-        rm -rf "$cache/package" "$tree" "$tree.unpacked"
-        dpkg -x "$deb" "$cache/package"
-        tar -C "$cache" -xf "$cache/package/usr/src/$PACKAGE.tar.xz"
-        rm -rf "$cache/package"
+        rm -rf "$cache/package$variant" "$tree" "$tree.unpacked"
+        dpkg -x "$deb" "$cache/package$variant"
+        mkdir "$tree"
+        tar -C "$tree" --strip-components=1 -xf "$cache/package$variant/usr/src/$PACKAGE.tar.xz"
+        rm -rf "$cache/package$variant"
+        for patch in "${patches[@]}"; do
+            say "applying ${patch##*/}"
+            patch -d "$tree" -p1 -s -F0 --no-backup-if-mismatch <"$patch" || die "$patch does not apply"
+        done
         echo "$digest" >"$tree.unpacked"
     fi
 }
@@ -200,11 +217,30 @@ build() {
             die "the image contains the path $where"
     done
     install -m 644 "$built" "$out/$IMAGE"
-    install -m 644 "$objects/.config" "$out/$CONFIG"
+    [[ -n $variant ]] || install -m 644 "$objects/.config" "$out/$CONFIG"
+}
+
+# The patched image has the configuration of the other one, to the letter.
+check_configuration() {
+    [[ -z $variant ]] || cmp "$objects/.config" "$here/$CONFIG" ||
+        die "the patches change the configuration"
+}
+
+# A TOML value: "none", or the patches in the order in which they are applied.
+patch_list() {
+    local patch
+    [[ -n $variant ]] || { echo '"none"'; return; }
+    echo '['
+    for patch in "${patches[@]}"; do
+        echo "    { file = \"patches/${patch##*/}\", sha256 = \"$(sha256 "$patch")\" },"
+    done
+    echo ']'
 }
 
 write_provenance() {
-    cat >"$out/PROVENANCE.toml" <<EOF
+    local with='without a patch'
+    [[ -z $variant ]] || with='with the patches below'
+    cat >"$out/$PROVENANCE" <<EOF
 # Written by build.sh.
 image = "$IMAGE"
 image_sha256 = "$(sha256 "$out/$IMAGE")"
@@ -213,19 +249,19 @@ architecture = "x86_64"
 kernel_release = "$(cat "$objects/include/config/kernel.release")"
 licence = "GPL-2.0-only"
 
-# The complete corresponding source is this Debian package, without a patch:
+# The complete corresponding source is this Debian package, $with:
 #   apt-get download $PACKAGE=$version
 # and, when the archive has moved on, Debian's snapshot archive under the same
 # name and version.
 source_package = "$PACKAGE"
 source_version = "$version"
 source_sha256 = "$(sha256 "$deb")"
-source_patches = "none"
+source_patches = $(patch_list)
 
 fragment = "${fragment##*/}"
 fragment_sha256 = "$(sha256 "$fragment")"
 config = "$CONFIG"
-config_sha256 = "$(sha256 "$out/$CONFIG")"
+config_sha256 = "$(sha256 "$objects/.config")"
 
 compiler = "$("${cross}gcc" --version | head -n1)"
 linker = "$("${cross}ld" --version | head -n1)"
@@ -235,10 +271,11 @@ EOF
 install_dependencies
 fetch_source
 unpack_source
-objects=$cache/objects
+objects=$cache/objects$variant
 rm -rf "$objects"
-expected=$(recorded image_sha256)
+expected=$(recorded image_sha256 "$PROVENANCE")
 configure
+check_configuration
 build
 write_provenance
 say "$out/$IMAGE: $(stat -c %s "$out/$IMAGE") bytes, sha256 $(sha256 "$out/$IMAGE")"

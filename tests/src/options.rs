@@ -10,6 +10,11 @@ const READS: [&str; 3] = ["--kernel", "--initrd", "--dtb"];
 /// Options whose value is a file that is written.
 const WRITES: [&str; 2] = ["--report", "--dump-dtb"];
 
+/// The option whose value is a folder that is written, and the files in it: those that are there afterwards come back.
+const FOLDER: &str = "--dump-acpi";
+const FOLDER_FILES: [&str; 7] =
+    ["rsdp.aml", "xsdt.aml", "facp.aml", "apic.aml", "mcfg.aml", "spcr.aml", "dsdt.aml"];
+
 /// Options rewritten for the KVM host, and what to carry.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Carried {
@@ -19,6 +24,8 @@ pub struct Carried {
     pub there: Vec<(PathBuf, String)>,
     /// Files to carry back: the host's path, the lab's path.
     pub back: Vec<(String, PathBuf)>,
+    /// Folders to make here for what is carried back.
+    pub folders: Vec<PathBuf>,
 }
 
 /// Rewrites `options` such that each file lies in `folder` on the host. A file that should be read but is not there keeps
@@ -49,6 +56,20 @@ pub fn has(options: &[String], name: &str) -> bool {
         .any(|option| option == name || option.strip_prefix(name).is_some_and(|rest| rest.starts_with('=')))
 }
 
+/// The value of the option `name`, in either form.
+pub fn value(options: &[String], name: &str) -> Option<String> {
+    let mut rest = options.iter();
+    while let Some(option) = rest.next() {
+        if option == name {
+            return rest.next().cloned();
+        }
+        if let Some(value) = option.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')) {
+            return Some(value.to_owned());
+        }
+    }
+    None
+}
+
 /// The tap interfaces that the options name.
 pub fn taps(options: &[String]) -> Vec<String> {
     let values =
@@ -60,7 +81,11 @@ pub fn taps(options: &[String]) -> Vec<String> {
 }
 
 fn takes_file(option: &str) -> bool {
-    READS.contains(&option) || WRITES.contains(&option) || option == "--blk" || option == "--console"
+    READS.contains(&option)
+        || WRITES.contains(&option)
+        || option == FOLDER
+        || option == "--blk"
+        || option == "--console"
 }
 
 /// The value of `name=` among comma-separated `key=value`s.
@@ -98,6 +123,7 @@ impl Carrier<'_> {
                     remote
                 })
             }
+            FOLDER => self.folder_back(value),
             "--console" => Self::replace(value, "file", |path| self.back(path)),
             _ => value.to_owned(),
         }
@@ -123,6 +149,14 @@ impl Carrier<'_> {
     fn back(&mut self, path: &str) -> String {
         let remote = self.remote(path);
         self.carried.back.push((remote.clone(), path.into()));
+        remote
+    }
+
+    fn folder_back(&mut self, path: &str) -> String {
+        let remote = self.remote(path);
+        let files = FOLDER_FILES.map(|file| (format!("{remote}/{file}"), Path::new(path).join(file)));
+        self.carried.back.extend(files);
+        self.carried.folders.push(path.into());
         remote
     }
 
@@ -169,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_folder_come_back() {
+        let carried = carry(&words("--firmware acpi --dump-acpi tables"), Path::new("/lab"));
+        assert_eq!(carried.arguments, words("--firmware acpi --dump-acpi /lab/0-tables"));
+        assert_eq!(carried.folders, [PathBuf::from("tables")]);
+        let dsdt = ("/lab/0-tables/dsdt.aml".to_owned(), PathBuf::from("tables/dsdt.aml"));
+        assert!(carried.back.contains(&dsdt) && carried.back.len() == 7, "{carried:?}");
+    }
+
+    #[test]
     fn one_disk_given_twice_stays_one_disk() {
         let disk = tempfile::NamedTempFile::new().unwrap();
         let path = disk.path().to_string_lossy();
@@ -188,6 +231,9 @@ mod tests {
     fn options_have_two_forms() {
         let options = words("--net tap=a,mac=x --net=tap=b --pool=64M --rng");
         assert_eq!(taps(&options), ["a", "b"]);
+        assert_eq!(value(&options, "--pool").as_deref(), Some("64M"));
+        assert_eq!(value(&options, "--net").as_deref(), Some("tap=a,mac=x"));
+        assert_eq!(value(&options, "--ne"), None);
         assert!(has(&options, "--pool") && has(&options, "--rng"));
         assert!(!has(&options, "--po") && !has(&options, "--kernel"));
     }

@@ -38,7 +38,7 @@ pub fn run(chosen: Option<Kind>, options: &[String]) -> Result<i32> {
         .map(|(index, name)| {
             let address = format!("192.168.{}.1/24", 77 + index);
             eprintln!("lab: the host's end of tap {name} is {address}");
-            host.tap(name, &address)
+            host.multi_queue_tap(name, &address)
         })
         .collect::<Result<_>>()?;
     let (code, _) = carry_and_run(&host, options)?;
@@ -121,16 +121,26 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
     // The prebuilt kernel and our init program stand in for what is not given.
     if !options::has(options, "--kernel") {
         let tools = host.tools()?;
-        carried.arguments.push(format!("--kernel={}", tools.kernel.display()));
+        let kernel = if needs_patches(options) {
+            eprintln!("lab: PCI and ACPI need the kernel with our patches to find the pool: using that");
+            &tools.patched_kernel
+        } else {
+            &tools.kernel
+        };
+        carried.arguments.push(format!("--kernel={}", kernel.display()));
         if !options::has(options, "--initrd") {
             carried.arguments.push(format!("--initrd={}", tools.initrd.display()));
         }
     }
-    let report = report_path(&carried.arguments).unwrap_or_else(|| {
+    let report = options::value(&carried.arguments, "--report").unwrap_or_else(|| {
         let path = folder.file("report.json");
         carried.arguments.push(format!("--report={path}"));
         path
     });
+    for folder in &carried.folders {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("the folder {} can't be made", folder.display()))?;
+    }
     // What can't be brought home is better known before the guest runs.
     for (_, to) in carried.back.iter().filter(|(_, to)| !to.exists()) {
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -158,6 +168,12 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
     Ok((code, console))
 }
 
+/// Whether a stock kernel would not find the pool: that of a PCI function, or one that ACPI describes.
+fn needs_patches(options: &[String]) -> bool {
+    options.iter().any(|option| option.contains("transport=pci"))
+        || options::value(options, "--firmware").is_some_and(|firmware| firmware == "acpi")
+}
+
 /// Prints the table of the report, if the run came that far.
 fn show_table(host: &Host, report: &str) -> Result<()> {
     if host.exists(report) {
@@ -167,15 +183,6 @@ fn show_table(host: &Host, report: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The value of `--report`, in either form.
-fn report_path(arguments: &[String]) -> Option<String> {
-    let place = arguments.iter().position(|argument| argument.starts_with("--report"))?;
-    match arguments[place].strip_prefix("--report=") {
-        Some(path) => Some(path.to_owned()),
-        None => arguments.get(place + 1).cloned(),
-    }
 }
 
 /// Runs cvmm with its console on our terminal or standard input and output.

@@ -25,3 +25,8 @@ pub fn static_target_dir() -> PathBuf {
 pub fn guest_kernel() -> PathBuf {
     root().join("resources/guest-kernel/bzImage-x86_64")
 }
+
+/// The same with the patches that the project carries.
+pub fn patched_kernel() -> PathBuf {
+    root().join("resources/guest-kernel/bzImage-x86_64-patched")
+}

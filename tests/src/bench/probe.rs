@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! One start of a VMM, measured on the KVM host itself, so that no channel adds to the times. A program of its own
-//! (`host-agent measure entry|line=TEXT PROGRAM ARGUMENTS...`): it can then wait for all its children.
+//! (`host-agent measure entry|line=TEXT|io PROGRAM ARGUMENTS...`): it can then wait for all its children.
 #![allow(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
@@ -15,7 +15,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::resident::Resident;
-use super::tracer;
+use super::{io as disk, tracer};
 
 /// The word that makes the agent's program this one.
 pub const WORD: &str = "measure";
@@ -66,23 +66,33 @@ pub struct Sample {
 
 /// Measures what the arguments after [`WORD`] say, and prints the sample as JSON.
 pub fn main(arguments: &[String]) -> Result<()> {
-    let (until, program, arguments) = match arguments {
-        [until, program, arguments @ ..] => (Until::parse(until), program, arguments),
-        _ => bail!("usage: {WORD} entry|line=TEXT PROGRAM ARGUMENTS..."),
+    let (what, program, arguments) = match arguments {
+        [what, program, arguments @ ..] => (what, program, arguments),
+        _ => bail!("usage: {WORD} entry|line=TEXT|io PROGRAM ARGUMENTS..."),
     };
-    let until = until.context("the first argument must be entry or line=TEXT")?;
-    let sample = measure(&until, program, arguments)?;
-    println!("{}", serde_json::to_string(&sample)?);
+    let sample = if what == disk::probe::WORD {
+        serde_json::to_string(&disk::probe::measure(program, arguments)?)
+    } else {
+        let until = Until::parse(what).context("the first argument must be entry, line=TEXT or io")?;
+        serde_json::to_string(&measure(&until, program, arguments)?)
+    };
+    println!("{}", sample?);
     Ok(())
 }
 
-fn measure(until: &Until, program: &str, arguments: &[String]) -> Result<Sample> {
+/// A command whose console goes to standard output, and that dies with us.
+pub(super) fn command(program: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(program);
-    // The console goes to standard output in both cases: the start must be the same.
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
     let die = || Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?);
     // SAFETY: the closure makes one system call, and that is allowed between fork and exec.
     unsafe { command.pre_exec(die) };
+    command
+}
+
+fn measure(until: &Until, program: &str, arguments: &[String]) -> Result<Sample> {
+    // The same in both cases: the start must be the same.
+    let mut command = command(program, arguments);
     if *until == Until::Entry {
         tracer::stop_at_entry(&mut command)?;
     }

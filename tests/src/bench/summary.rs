@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::probe::Sample;
 use super::resident::GUEST_MIB;
+use super::turns::Outcome;
 use super::vmm::{ALL, Vmm};
 use crate::host::{Host, Kind};
 
@@ -53,7 +54,8 @@ impl Place {
         })
     }
 
-    fn text(&self) -> String {
+    /// In one line.
+    pub fn text(&self) -> String {
         format!(
             "{} ({} x {}, Linux {}, large pages {}); load of this machine {}",
             self.kind, self.processors, self.processor, self.kernel, self.large_pages, self.load
@@ -76,7 +78,7 @@ pub struct Measured {
     /// Where.
     pub place: Place,
     /// For each VMM its samples, or why there are none.
-    pub results: Vec<(Vmm, Result<Vec<Sample>, String>)>,
+    pub results: Vec<(Vmm, Outcome<Sample>)>,
 }
 
 /// A quantity of a sample.
@@ -98,18 +100,28 @@ fn number(value: f64) -> String {
 
 /// Median and extremes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+pub struct Spread {
+    /// The middle one, or the mean of the two.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The most.
+    pub most: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    /// `None` of nothing.
+    pub fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);
         let (low, high) = (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
         Some(Self { median: f64::midpoint(*low, *high), least: *values.first()?, most: *values.last()? })
+    }
+
+    /// "median (least to most)".
+    pub fn text(&self) -> String {
+        let [median, least, most] = [self.median, self.least, self.most].map(number);
+        format!("{median} ({least} to {most})")
     }
 }
 
@@ -126,10 +138,7 @@ impl Measured {
 
     fn cell(&self, vmm: Vmm, quantity: Quantity) -> String {
         match (self.spread(vmm, quantity), self.results.iter().any(|(of, _)| *of == vmm)) {
-            (Some(spread), _) => {
-                let [median, least, most] = [spread.median, spread.least, spread.most].map(number);
-                format!("{median} ({least} to {most})")
-            }
+            (Some(spread), _) => spread.text(),
             (None, true) => "n/a: see below".to_owned(),
             (None, false) => "not installed".to_owned(),
         }

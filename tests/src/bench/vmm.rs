@@ -14,6 +14,13 @@ use crate::packages;
 /// Without `quiet` the time to init would be the time that the console takes for the kernel's log.
 const WORDS: &str = "reboot=k panic=-1 quiet cvmm.test=none cvmm.end=idle";
 
+/// microvm: no legacy devices but the serial port.
+pub const QEMU_MACHINE: &str = "-M microvm,pit=off,pic=off,rtc=off,acpi=on";
+/// One CPU, and the console on standard input and output. A software KVM has no MSR for arch-capabilities, and QEMU would
+/// give up.
+pub const QEMU_REST: &str = "-accel kvm -cpu host,-arch-capabilities -smp 1 -nodefaults -no-user-config \
+                             -display none -chardev stdio,id=console,signal=off -serial chardev:console";
+
 /// A VMM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -79,15 +86,15 @@ impl Vmm {
             ])
             .chain([WORDS.to_owned()])
             .collect(),
-            // A software KVM has no MSR for arch-capabilities, and QEMU would give up.
             Self::QemuMicrovm => words(&[
-                "-M microvm,pit=off,pic=off,rtc=off,acpi=on -accel kvm -cpu host,-arch-capabilities",
-                &format!("-m {GUEST_MIB}M -smp 1 -nodefaults -no-user-config -display none"),
-                "-chardev stdio,id=console,signal=off -serial chardev:console",
+                QEMU_MACHINE,
+                QEMU_REST,
                 &format!(
                     "-drive if=none,id=disk,format=raw,file={disk} -device virtio-blk-device,drive=disk"
                 ),
-                &format!("-device virtio-rng-device -kernel {kernel} -initrd {initrd} -append"),
+                &format!(
+                    "-m {GUEST_MIB}M -device virtio-rng-device -kernel {kernel} -initrd {initrd} -append"
+                ),
             ])
             .chain([format!("console=ttyS0 {WORDS}")])
             .collect(),
@@ -101,7 +108,8 @@ impl Vmm {
     }
 }
 
-fn words(lines: &[&str]) -> impl Iterator<Item = String> {
+/// All words of `lines`.
+pub fn words(lines: &[&str]) -> impl Iterator<Item = String> {
     let words: Vec<_> = lines.iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect();
     words.into_iter()
 }

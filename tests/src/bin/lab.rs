@@ -54,7 +54,7 @@ enum LabCommand {
         /// Only tests whose names contain this
         filter: Option<String>,
     },
-    /// Compares cvmm's start-up time and memory with QEMU microvm's, and kvmtool's if it is installed
+    /// Compares cvmm's start-up time and memory, or its disk, with QEMU microvm's, and kvmtool's if it is installed
     ///
     /// Measured, by turns, after a first round that does not count:
     ///
@@ -67,8 +67,15 @@ enum LabCommand {
     /// Each VMM starts the project's kernel and init program with 128 MiB, one CPU, one virtio disk, a random number
     /// generator and a serial console. The table shows medians and extremes, and whether the project's aims were met; that
     /// is not a test, and the exit code is 0 either way.
+    ///
+    /// With --io, what a disk does instead: 4 KiB random and 128 KiB sequential reads and writes by direct I/O, on
+    /// virtio-mmio and virtio-pci, and KVM's count of the guest's exits for each request. All get the kernel with the
+    /// project's patches and the same disk of 64 MiB in the host's memory.
     #[command(verbatim_doc_comment)]
     Bench {
+        /// Compare disks instead of starts
+        #[arg(long)]
+        io: bool,
         /// Which KVM host to boot guests on
         #[arg(long)]
         host: Option<Kind>,
@@ -95,6 +102,7 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
     match command {
         LabCommand::Run { host, options } => run::run(host, &options),
         LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
-        LabCommand::Bench { host, rounds, json } => bench::bench(host, rounds, json.as_deref()),
+        LabCommand::Bench { io: true, host, rounds, json } => bench::io::bench(host, rounds, json.as_deref()),
+        LabCommand::Bench { io: false, host, rounds, json } => bench::bench(host, rounds, json.as_deref()),
     }
 }

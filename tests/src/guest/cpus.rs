@@ -31,20 +31,28 @@ fn online(options: &Options) -> Result<String> {
 fn run_on_each() -> Result<String> {
     let cpus = cpus()?;
     for &cpu in &cpus {
-        let ran_on = thread::spawn(move || -> Result<usize> {
-            let mut only = CpuSet::new();
-            only.set(cpu)?;
-            sched_setaffinity(SELF, &only).with_context(|| format!("move a thread to CPU {cpu}"))?;
-            Ok(sched_getcpu()?)
-        });
-        let ran_on = ran_on.join().map_err(|_| anyhow::anyhow!("the thread for CPU {cpu} panicked"))??;
+        let ran_on = on(cpu, || Ok(sched_getcpu()?))?;
         ensure!(ran_on == cpu, "a thread bound to CPU {cpu} ran on {ran_on}");
     }
     Ok(format!("a thread ran on each of {cpus:?}"))
 }
 
+/// Does `work` on a CPU, and waits for it.
+pub(super) fn on<T: Send + 'static>(
+    cpu: usize,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let thread = thread::spawn(move || {
+        let mut only = CpuSet::new();
+        only.set(cpu)?;
+        sched_setaffinity(SELF, &only).with_context(|| format!("move a thread to CPU {cpu}"))?;
+        work()
+    });
+    thread.join().map_err(|_| anyhow::anyhow!("the thread for CPU {cpu} panicked"))?
+}
+
 /// Init starts with every CPU that is online.
-fn cpus() -> Result<Vec<usize>> {
+pub(super) fn cpus() -> Result<Vec<usize>> {
     let all = sched_getaffinity(SELF)?;
     Ok((0..CpuSet::count()).filter(|&cpu| all.is_set(cpu).unwrap_or(false)).collect())
 }

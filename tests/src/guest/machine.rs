@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -65,7 +65,6 @@ pub(super) fn kernel_log() -> Result<Vec<String>> {
 pub(super) struct IoRange {
     pub(super) range: Range<u64>,
     pub(super) name: String,
-    pub(super) top_level: bool,
 }
 
 pub(super) fn iomem() -> Result<Vec<IoRange>> {
@@ -81,14 +80,14 @@ fn io_range(line: &str) -> Option<IoRange> {
     Some(IoRange {
         range: u64::from_str_radix(first, 16).ok()?..u64::from_str_radix(last, 16).ok()?.checked_add(1)?,
         name: name.to_owned(),
-        top_level: !range.starts_with(' '),
     })
 }
 
-/// The RAM in /proc/iomem, in order of address, with neighbours joined.
+/// The RAM in /proc/iomem, in order of address, with neighbours joined. The RAM of a pool that ACPI describes is below the
+/// entry of the pool's device.
 pub(super) fn ram() -> Result<Vec<Range<u64>>> {
     let mut ram: Vec<Range<u64>> = Vec::new();
-    for entry in iomem()?.into_iter().filter(|entry| entry.top_level && entry.name == "System RAM") {
+    for entry in iomem()?.into_iter().filter(|entry| entry.name == "System RAM") {
         match ram.last_mut() {
             Some(last) if last.end == entry.range.start => last.end = entry.range.end,
             _ => ram.push(entry.range),
@@ -97,10 +96,11 @@ pub(super) fn ram() -> Result<Vec<Range<u64>>> {
     Ok(ram)
 }
 
-/// The pool as the host told it (`cvmm.pool=BASE,SIZE`), else as the device tree describes it.
+/// The pool as the host told it (`cvmm.pool=BASE,SIZE`), else as the device tree or ACPI describes it.
 pub(super) fn pool(options: &Options) -> Result<Range<u64>> {
     let (base, size) = match options.list("pool")[..] {
         [base, size] => (options::number(base)?, options::number(size)?),
+        [] if names(RESERVED_MEMORY).is_empty() => acpi_pool()?,
         [] => device_tree_pool()?,
         _ => return Err(anyhow!("cvmm.pool must be BASE,SIZE")),
     };
@@ -108,11 +108,12 @@ pub(super) fn pool(options: &Options) -> Result<Range<u64>> {
     Ok(base..end.with_context(|| format!("no such pool: base {base:#x}, size {size:#x}"))?)
 }
 
+const RESERVED_MEMORY: &str = "/proc/device-tree/reserved-memory";
+
 fn device_tree_pool() -> Result<(u64, u64)> {
-    let folder = "/proc/device-tree/reserved-memory";
-    let node = names(folder)
+    let node = names(RESERVED_MEMORY)
         .into_iter()
-        .map(|name| format!("{folder}/{name}"))
+        .map(|name| format!("{RESERVED_MEMORY}/{name}"))
         .find(|node| text(format!("{node}/compatible")).is_ok_and(|value| value == "restricted-dma-pool"))
         .context("the device tree has no restricted-dma-pool below /reserved-memory")?;
     let reg = fs::read(format!("{node}/reg")).with_context(|| format!("{node}/reg"))?;
@@ -121,33 +122,55 @@ fn device_tree_pool() -> Result<(u64, u64)> {
     Ok((cells(&reg[..8]), cells(&reg[8..])))
 }
 
-/// A virtio device behind virtio-mmio that has a driver.
+/// /proc/iomem shows the range of a PRP0001 device: of the devices that we describe, only the pool is one.
+fn acpi_pool() -> Result<(u64, u64)> {
+    let pool = iomem()?.into_iter().find(|entry| entry.name.starts_with("PRP0001"));
+    let range = pool.context("/proc/iomem has no PRP0001 device")?.range;
+    Ok((range.start, range.end - range.start))
+}
+
+/// A virtio device that has a driver.
 #[derive(Debug, Clone)]
 pub(super) struct VirtioDevice {
-    /// Name of the platform device, as in the kernel's log and in `driver/bind`.
-    pub(super) platform: String,
+    /// Name of the device on the bus below: platform device or PCI function, as in the kernel's log and in `driver/bind`.
+    pub(super) parent: String,
+    /// The driver of that device, which knows the transport: `virtio-mmio` or `virtio-pci`.
+    pub(super) transport: String,
     /// The type of device: 1 net, 2 blk, 4 rng.
     pub(super) id: u64,
     /// Name on the virtio bus, `virtioN`.
     pub(super) virtio: String,
 }
 
-/// Folder of the driver that knows the transport: names of its devices, `bind`, `unbind`.
+/// Folder of the virtio-mmio driver: names of its devices, `bind`, `unbind`.
 pub(super) const MMIO_DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
 
 pub(super) fn virtio_devices() -> Result<Vec<VirtioDevice>> {
+    let folder = "/sys/bus/virtio/devices";
     let mut devices = Vec::new();
-    for platform in names(MMIO_DRIVER) {
-        let folder = format!("{MMIO_DRIVER}/{platform}");
-        let virtio = names(&folder)
-            .into_iter()
-            .find(|name| name.strip_prefix("virtio").is_some_and(|number| number.parse::<u32>().is_ok()));
-        if let Some(virtio) = virtio {
-            let id = number(format!("{folder}/{virtio}/device"))?;
-            devices.push(VirtioDevice { platform, id, virtio });
+    for virtio in names(folder) {
+        let device = format!("{folder}/{virtio}");
+        if fs::metadata(format!("{device}/driver")).is_err() {
+            continue;
         }
+        let place = fs::canonicalize(&device).with_context(|| device.clone())?;
+        let parent = place.parent().context("a virtio device without a parent")?;
+        let driver = fs::read_link(parent.join("driver")).with_context(|| parent.display().to_string())?;
+        devices.push(VirtioDevice {
+            parent: last(parent)?,
+            transport: last(&driver)?,
+            id: number(format!("{device}/device"))?,
+            virtio,
+        });
     }
+    devices.sort_by(|a, b| a.parent.cmp(&b.parent));
     Ok(devices)
+}
+
+/// The last part of a path.
+fn last(path: &Path) -> Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(name.with_context(|| path.display().to_string())?.to_owned())
 }
 
 #[cfg(test)]
@@ -158,9 +181,8 @@ mod tests {
     fn iomem_lines() {
         let ram = io_range("00100000-0fffffff : System RAM").unwrap();
         assert_eq!(ram.range, 0x10_0000..0x1000_0000);
-        assert!(ram.top_level);
         let kernel = io_range("  01000000-01dfffff : Kernel code").unwrap();
-        assert_eq!((kernel.name.as_str(), kernel.top_level), ("Kernel code", false));
+        assert_eq!(kernel.name, "Kernel code");
         assert_eq!(io_range("nonsense"), None);
     }
 }

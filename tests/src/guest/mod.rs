@@ -5,29 +5,34 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `cvmm.test=pool,cpus,mem,blk,net,rng,hostile` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
+//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
 //! | `cvmm.pool=BASE,SIZE` | where the pool must be; without it the device tree is believed |
 //! | `cvmm.cpus=N`, `cvmm.mem=BYTES` | how many CPUs, how much memory there must be |
 //! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see [`blk`] |
 //! | `cvmm.serial=vda:TEXT` | the serial number a disk must have |
 //! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see [`net`] |
 //! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see [`hostile`] |
+//! | `cvmm.queues=N` | how many queues the first disk and the first network device must have |
 //! | `cvmm.seed=N` | seed of all bytes that are written and expected |
 //! | `cvmm.end=poweroff\|reset\|panic\|hang\|idle\|write` | how to end, see [`end`] |
 //!
 //! Output: `guest-init: started`, then `ok NAME: what was seen` or `FAIL NAME: what was wrong` for each assertion, then
 //! `guest-init: N passed, N failed`.
 
+mod acpi;
 mod blk;
 mod cpus;
 mod end;
 mod hostile;
+mod io;
 mod machine;
 mod memory;
 mod net;
 mod options;
+mod pci;
 mod physical;
 mod pool;
+mod queues;
 mod report;
 mod rng;
 mod start;
@@ -41,7 +46,12 @@ use report::{Report, say};
 
 type Scenario = fn(&Options, &Report);
 
-const SCENARIOS: [(&str, Scenario); 7] = [
+const SCENARIOS: [(&str, Scenario); 13] = [
+    ("queues", queues::run),
+    ("acpi", acpi::run),
+    ("pci", pci::run),
+    ("msix", pci::run_msix),
+    ("intx", pci::run_intx),
     ("pool", pool::run),
     ("cpus", cpus::run),
     ("mem", memory::run),
@@ -49,6 +59,7 @@ const SCENARIOS: [(&str, Scenario); 7] = [
     ("net", net::run),
     ("rng", rng::run),
     ("hostile", hostile::run),
+    ("io", io::run),
 ];
 
 /// Runs as /init: does what the command line says and ends the machine.

@@ -29,7 +29,7 @@ fn created(pool: &Range<u64>) -> Result<String> {
     let log = machine::kernel_log()?;
     let line = log
         .iter()
-        .find(|line| line.contains("created restricted DMA pool at "))
+        .find(|line| line.contains("created restricted DMA pool "))
         .context("the kernel's log has no 'created restricted DMA pool'")?;
     let (base, size) = created_numbers(line).with_context(|| format!("not understood: '{line}'"))?;
     let (wanted_base, wanted_size) = (pool.start, (pool.end - pool.start) >> 20);
@@ -40,26 +40,42 @@ fn created(pool: &Range<u64>) -> Result<String> {
     Ok(line.clone())
 }
 
-/// Base in bytes and size in MiB from "... pool at 0x0000000010000000, size 64 MiB".
+/// Base in bytes and size in MiB from "... pool at 0x0000000010000000, size 64 MiB", or, where ACPI describes the pool,
+/// from "... pool [mem 0x10000000-0x13ffffff]".
 fn created_numbers(line: &str) -> Option<(u64, u64)> {
+    if let Some((_, range)) = line.split_once(" pool [mem ") {
+        let (first, last) = range.split([']', ' ']).next()?.split_once('-')?;
+        let (first, last) = (options::number(first).ok()?, options::number(last).ok()?);
+        return Some((first, (last + 1 - first) >> 20));
+    }
     let (base, size) = line.split_once(" pool at ")?.1.split_once(", size ")?;
     Some((options::number(base).ok()?, size.strip_suffix(" MiB")?.parse().ok()?))
+}
+
+/// How the kernel names a device's pool, by device tree and by ACPI.
+const ASSIGNED: [&str; 2] = [": assigned reserved memory node ", ": assigned restricted DMA pool "];
+
+/// Device and pool, if `line` of the kernel's log says that the device got one.
+fn assignment(line: &str) -> Option<(&str, &str)> {
+    let (device, pool) = ASSIGNED.iter().find_map(|text| line.split_once(text))?;
+    // A driver's name may stand before the device's.
+    Some((device.rsplit(' ').next()?, pool.trim()))
 }
 
 /// The kernel goes on with ordinary memory when it cannot use the pool, so each device is looked for by name.
 fn assigned() -> Result<String> {
     let log = machine::kernel_log()?;
     let devices = machine::virtio_devices()?;
-    ensure!(!devices.is_empty(), "no virtio-mmio device has a driver");
+    ensure!(!devices.is_empty(), "no virtio device has a driver");
     let mut seen = Vec::new();
     for device in devices {
-        let wanted = format!("{}: assigned reserved memory node ", device.platform);
-        let node = log
+        let pool = log
             .iter()
-            .find_map(|line| line.split_once(&wanted))
-            .map(|(_, node)| node)
-            .with_context(|| format!("the kernel's log has no '{wanted}...'"))?;
-        seen.push(format!("{} {node}", device.platform));
+            .filter_map(|line| assignment(line))
+            .find(|(name, _)| *name == device.parent)
+            .map(|(_, pool)| pool)
+            .with_context(|| format!("the kernel's log assigns no pool to {}", device.parent))?;
+        seen.push(format!("{} {pool}", device.parent));
     }
     Ok(format!("each virtio device has a pool: {}", seen.join(", ")))
 }
@@ -119,8 +135,8 @@ fn debugfs_folder() -> Result<String> {
     let log = machine::kernel_log()?;
     let node = log
         .iter()
-        .find_map(|line| Some(line.split_once(": assigned reserved memory node ")?.1.trim().to_owned()))
-        .context("the kernel's log names no pool: no 'assigned reserved memory node'")?;
+        .find_map(|line| assignment(line).map(|(_, pool)| pool.to_owned()))
+        .context("the kernel's log assigns no pool to any device")?;
     ["/sys/kernel/debug", "/sys/kernel/debug/swiotlb"]
         .iter()
         .map(|parent| format!("{parent}/{node}"))
@@ -137,5 +153,16 @@ mod tests {
         let line = "Reserved memory: created restricted DMA pool at 0x0000000010000000, size 64 MiB";
         assert_eq!(created_numbers(line), Some((0x1000_0000, 64)));
         assert_eq!(created_numbers("created restricted DMA pool somewhere"), None);
+        let line = "acpi PRP0001:00: created restricted DMA pool [mem 0x06000000-0x067fffff]";
+        assert_eq!(created_numbers(line), Some((0x600_0000, 8)));
+    }
+
+    #[test]
+    fn a_device_and_its_pool() {
+        let line = "virtio-pci 0000:00:01.0: assigned restricted DMA pool PRP0001:00";
+        assert_eq!(assignment(line), Some(("0000:00:01.0", "PRP0001:00")));
+        let line = "virtio-mmio d0000000.virtio: assigned reserved memory node pool@6000000";
+        assert_eq!(assignment(line), Some(("d0000000.virtio", "pool@6000000")));
+        assert_eq!(assignment("nothing"), None);
     }
 }

@@ -18,7 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::child;
 use super::client::Client;
 use super::console::ConsoleLog;
-use super::{CVMM, Connection, GUEST_INITRD, GUEST_KERNEL};
+use super::{CVMM, Connection, GUEST_INITRD, GUEST_KERNEL, PATCHED_KERNEL};
 use crate::build::Programs;
 use crate::initramfs::{Initramfs, guest_initramfs};
 use crate::kernel::CloudKernel;
@@ -75,8 +75,12 @@ fn initramfs(kernel: &CloudKernel, programs: &Programs) -> Result<Vec<u8>> {
     }
     initramfs.program(&CVMM[1..], &programs.cvmm)?;
     initramfs.file(&GUEST_INITRD[1..], 0o644, &guest_initramfs(&programs.guest_init)?)?;
-    if workspace::guest_kernel().exists() {
-        initramfs.program(&GUEST_KERNEL[1..], &workspace::guest_kernel())?;
+    for (name, kernel) in
+        [(GUEST_KERNEL, workspace::guest_kernel()), (PATCHED_KERNEL, workspace::patched_kernel())]
+    {
+        if kernel.exists() {
+            initramfs.program(&name[1..], &kernel)?;
+        }
     }
     initramfs.finish()
 }

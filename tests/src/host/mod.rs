@@ -38,6 +38,7 @@ pub const KIND_VARIABLE: &str = "CVMM_LAB_HOST";
 /// Where things are on an emulated host.
 const CVMM: &str = "/bin/cvmm";
 const GUEST_KERNEL: &str = "/guest/kernel";
+const PATCHED_KERNEL: &str = "/guest/kernel-patched";
 const GUEST_INITRD: &str = "/guest/initrd";
 const EMULATED_FOLDER: &str = "/lab";
 
@@ -101,6 +102,8 @@ pub struct Tools {
     pub cvmm: PathBuf,
     /// The guest kernel that comes with the project.
     pub kernel: PathBuf,
+    /// The same with the project's patches.
+    pub patched_kernel: PathBuf,
     /// Our guests' initial file system.
     pub initrd: PathBuf,
 }
@@ -145,6 +148,7 @@ impl Host {
         let tools = Tools {
             cvmm: programs.cvmm,
             kernel: workspace::guest_kernel(),
+            patched_kernel: workspace::patched_kernel(),
             initrd: folder.path().join("guest-initrd"),
         };
         std::fs::write(&tools.initrd, initramfs::guest_initramfs(&programs.guest_init)?)?;
@@ -157,7 +161,12 @@ impl Host {
         let programs = build::static_programs()?;
         let memory_mib = EMULATED_MEMORY_MIB + file_bytes.div_ceil(1 << 20);
         let connection = emulated::start(&programs, memory_mib)?;
-        let tools = Tools { cvmm: CVMM.into(), kernel: GUEST_KERNEL.into(), initrd: GUEST_INITRD.into() };
+        let tools = Tools {
+            cvmm: CVMM.into(),
+            kernel: GUEST_KERNEL.into(),
+            patched_kernel: PATCHED_KERNEL.into(),
+            initrd: GUEST_INITRD.into(),
+        };
         Self::new(Kind::Emulated, connection, tools, EMULATED_FOLDER.into(), None).with_kvm()
     }
 
@@ -215,9 +224,10 @@ impl Host {
 
     /// What it has for running guests.
     pub fn tools(&self) -> Result<&Tools> {
-        let kernel = workspace::guest_kernel();
-        if !kernel.exists() {
-            bail!("the guest kernel {} is missing (see resources/guest-kernel)", kernel.display());
+        for kernel in [workspace::guest_kernel(), workspace::patched_kernel()] {
+            if !kernel.exists() {
+                bail!("the guest kernel {} is missing (see resources/guest-kernel)", kernel.display());
+            }
         }
         Ok(&self.tools)
     }
@@ -252,7 +262,12 @@ impl Host {
 
     /// A tap interface with an address such as 192.168.77.1/24; removed when dropped.
     pub fn tap(&self, name: &str, address: &str) -> Result<Tap> {
-        Tap::make(self.client.clone(), name, Some(address)).map_err(|error| self.error(error))
+        Tap::make(self.client.clone(), name, Some(address), false).map_err(|error| self.error(error))
+    }
+
+    /// The same, for devices with several queues.
+    pub fn multi_queue_tap(&self, name: &str, address: &str) -> Result<Tap> {
+        Tap::make(self.client.clone(), name, Some(address), true).map_err(|error| self.error(error))
     }
 
     /// Listens on a TCP port, or on any free one for 0, for the guest's end of a transfer.

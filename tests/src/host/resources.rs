@@ -51,8 +51,14 @@ pub struct Tap {
 }
 
 impl Tap {
-    pub(super) fn make(client: Arc<Client>, name: &str, address: Option<&str>) -> Result<Self> {
-        let request = Request::MakeTap { name: name.to_owned(), address: address.map(str::to_owned) };
+    pub(super) fn make(
+        client: Arc<Client>,
+        name: &str,
+        address: Option<&str>,
+        multi_queue: bool,
+    ) -> Result<Self> {
+        let address = address.map(str::to_owned);
+        let request = Request::MakeTap { name: name.to_owned(), address, multi_queue };
         client.order(&request, &[])?;
         Ok(Self { client, name: name.to_owned() })
     }

@@ -10,7 +10,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 fn host() -> Host {
     let folder = tempfile::tempdir().unwrap();
-    let tools = Tools { cvmm: "/bin/true".into(), kernel: "none".into(), initrd: "none".into() };
+    let tools = Tools {
+        cvmm: "/bin/true".into(),
+        kernel: "none".into(),
+        patched_kernel: "none".into(),
+        initrd: "none".into(),
+    };
     let path = folder.path().to_owned();
     Host::new(Kind::Kvm, local::start().unwrap(), tools, path, Some(folder))
 }

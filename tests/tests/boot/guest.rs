@@ -23,6 +23,7 @@ pub struct Guest<'h> {
     pool_size: u64,
     pool_base: Option<u64>,
     kernel: Option<String>,
+    patched: bool,
     words: Vec<String>,
     options: Vec<String>,
     terminal: bool,
@@ -39,6 +40,7 @@ impl<'h> Guest<'h> {
             pool_size: 8 * MIB,
             pool_base: None,
             kernel: None,
+            patched: false,
             words: vec![format!("cvmm.test={test}")],
             options: Vec::new(),
             terminal: false,
@@ -60,6 +62,16 @@ impl<'h> Guest<'h> {
     /// Another kernel than the project's, by its path on the host.
     pub fn kernel(self, path: String) -> Self {
         Self { kernel: Some(path), ..self }
+    }
+
+    /// The project's kernel with its patches.
+    pub fn patched(self) -> Self {
+        Self { patched: true, ..self }
+    }
+
+    /// What tells the guest of its machine: `dt` or `acpi`.
+    pub fn firmware(self, firmware: &str) -> Self {
+        self.option(format!("--firmware={firmware}"))
     }
 
     /// Standard input and output are a terminal.
@@ -95,7 +107,8 @@ impl<'h> Guest<'h> {
     pub fn start(self) -> Run<'h> {
         let tools = self.host.tools().unwrap();
         let base = self.pool_base.map_or_else(String::new, |base| format!(",base={base:#x}"));
-        let kernel = self.kernel.clone().unwrap_or_else(|| tools.kernel.display().to_string());
+        let ours = if self.patched { &tools.patched_kernel } else { &tools.kernel };
+        let kernel = self.kernel.clone().unwrap_or_else(|| ours.display().to_string());
         let mut arguments = vec![
             "run".to_owned(),
             format!("--kernel={kernel}"),

@@ -4,6 +4,7 @@
 //!
 //! One binary, so that all tests take turns on one host.
 
+mod acpi;
 mod arguments;
 mod blk;
 mod console;
@@ -13,8 +14,10 @@ mod guest;
 mod hostile;
 mod kernels;
 mod machine;
+mod multi_queue;
 mod names;
 mod net;
+mod pci;
 mod pool;
 mod report;
 mod unaware;

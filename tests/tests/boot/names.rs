@@ -11,6 +11,14 @@ pub fn pool() -> Vec<String> {
     names("pool", &["created", "assigned", "is-ram", "is-reserved", "slots", "used"])
 }
 
+pub fn pci() -> Vec<String> {
+    names("pci", &["host-bridge", "functions", "modern"])
+}
+
+pub fn acpi() -> Vec<String> {
+    names("acpi", &["tables", "devices", "no-complaints"])
+}
+
 pub fn cpus() -> Vec<String> {
     names("cpus", &["online", "run"])
 }

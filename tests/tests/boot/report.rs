@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! cvmm's report, read by a program of its own: what other programs rely on is what these fields say.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -58,6 +59,8 @@ pub struct Device {
     pub kind: String,
     transport: String,
     pub window: Extent,
+    #[serde(default)]
+    pub pci_address: Option<String>,
     pub gsi: u32,
     pool: String,
     pub features: Features,
@@ -128,12 +131,16 @@ impl Report {
         assert_eq!(all.iter().map(|range| range.end - range.start).sum::<u64>(), mem, "{all:x?}");
         all.extend(self.devices.iter().map(|device| device.window.range()));
         assert_disjoint(all);
-        let mut lines: Vec<_> = self.devices.iter().map(|device| device.gsi).collect();
-        lines.sort_unstable();
-        lines.dedup();
-        assert_eq!(lines.len(), self.devices.len(), "two devices share an interrupt: {self:#?}");
+        // Functions of PCI share four lines, and each has an address of its own.
+        let mmio: Vec<_> = self.devices.iter().filter(|device| device.transport == "mmio").collect();
+        let lines: BTreeSet<_> = mmio.iter().map(|device| device.gsi).collect();
+        assert_eq!(lines.len(), mmio.len(), "two devices share an interrupt: {self:#?}");
+        let addresses: BTreeSet<_> =
+            self.devices.iter().filter_map(|device| device.pci_address.as_ref()).collect();
+        assert_eq!(addresses.len(), self.devices.len() - mmio.len(), "{self:#?}");
         for device in &self.devices {
-            assert_eq!((&*device.transport, &*device.pool), ("mmio", "pool"));
+            assert_eq!(&*device.pool, "pool");
+            assert_eq!(device.pci_address.is_some(), device.transport == "pci", "{device:?}");
             assert!(device.name.starts_with(&device.kind), "{device:?}");
             assert_eq!(device.refusals.is_empty(), device.refused == 0, "{device:?}");
         }

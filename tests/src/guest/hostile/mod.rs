@@ -70,8 +70,7 @@ fn target(name: &str, devices: &[VirtioDevice]) -> Result<Target> {
 
 fn unbind(devices: &[VirtioDevice]) -> Result<String> {
     for device in devices {
-        fs::write(format!("{MMIO_DRIVER}/unbind"), &device.platform)
-            .with_context(|| device.platform.clone())?;
+        fs::write(format!("{MMIO_DRIVER}/unbind"), &device.parent).with_context(|| device.parent.clone())?;
     }
     let used = pool::slots_used()?;
     ensure!(used == 0, "{used} slots of the pool are still used by somebody");
@@ -102,8 +101,7 @@ fn drive_all(targets: &[Target], options: &Options, report: &Report) {
 /// In the same order as at boot, so that the disks get the same names.
 fn rebind(devices: &[VirtioDevice]) -> Result<String> {
     for device in devices {
-        fs::write(format!("{MMIO_DRIVER}/bind"), &device.platform)
-            .with_context(|| device.platform.clone())?;
+        fs::write(format!("{MMIO_DRIVER}/bind"), &device.parent).with_context(|| device.parent.clone())?;
     }
     let back = machine::virtio_devices()?.len();
     ensure!(back == devices.len(), "{back} of {} devices have their driver back", devices.len());

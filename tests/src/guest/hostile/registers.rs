@@ -71,8 +71,8 @@ impl Registers {
         const LENGTH: usize = 0x100;
         let entry = machine::iomem()?
             .into_iter()
-            .find(|entry| entry.name.split(' ').any(|name| name == device.platform))
-            .with_context(|| format!("/proc/iomem does not list {}", device.platform))?;
+            .find(|entry| entry.name.split(' ').any(|name| name == device.parent))
+            .with_context(|| format!("/proc/iomem does not list {}", device.parent))?;
         let base = entry.range.start;
         let registers = Self { base, window: Physical::map(base, LENGTH, Caching::None)? };
         let (magic, version) = (registers.read(Register::Magic), registers.read(Register::Version));

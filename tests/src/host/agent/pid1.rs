@@ -24,6 +24,8 @@ pub fn be_init() -> Result<File> {
     for (kind, target, options) in [
         ("proc", "/proc", ""),
         ("sysfs", "/sys", ""),
+        // KVM's counters, for the benchmark.
+        ("debugfs", "/sys/kernel/debug", ""),
         ("devtmpfs", "/dev", ""),
         ("devpts", "/dev/pts", ""),
         ("tmpfs", "/tmp", "size=0"),

@@ -22,15 +22,16 @@ pub fn exists(name: &str) -> bool {
 }
 
 /// Makes a tap interface that stays, and brings it up with `address` (192.168.77.1/24).
-pub fn make(name: &str, address: Option<&str>) -> Result<()> {
-    set_persistent(name, true)?;
+/// With `multi_queue`, several queues may be opened.
+pub fn make(name: &str, address: Option<&str>, multi_queue: bool) -> Result<()> {
+    set_persistent(name, true, multi_queue)?;
     let address = address.map(parse_address).transpose()?;
     bring_up(name, address).with_context(|| format!("cannot set up the tap interface {name}"))
 }
 
 /// Removes a tap interface.
 pub fn remove(name: &str) -> Result<()> {
-    if exists(name) { set_persistent(name, false) } else { Ok(()) }
+    if exists(name) { set_persistent(name, false, is_multi_queue(name)?) } else { Ok(()) }
 }
 
 /// Brings the loopback interface up.
@@ -38,11 +39,20 @@ pub fn bring_up_loopback() -> Result<()> {
     bring_up("lo", None)
 }
 
-fn set_persistent(name: &str, persistent: bool) -> Result<()> {
+/// Whether the tap interface `name` was made for several queues: it can be opened in that way only.
+fn is_multi_queue(name: &str) -> Result<bool> {
+    let path = Path::new("/sys/class/net").join(name).join("tun_flags");
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let flags = libc::c_int::from_str_radix(text.trim().trim_start_matches("0x"), 16);
+    Ok(flags.with_context(|| path.display().to_string())? & libc::IFF_MULTI_QUEUE != 0)
+}
+
+fn set_persistent(name: &str, persistent: bool, multi_queue: bool) -> Result<()> {
     let tun = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
     let tun = tun.context("cannot open /dev/net/tun (taps need the module tun, and root)")?;
     let mut request = request(name)?;
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let queues = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queues;
     request.ifr_ifru.ifru_flags = c_short::try_from(flags)?;
     // SAFETY: TUNSETIFF reads and writes an ifreq, and this is one.
     check(unsafe { libc::ioctl(tun.as_raw_fd(), TUNSETIFF, &raw mut request) })
