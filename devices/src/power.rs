@@ -24,13 +24,34 @@ const SLP_TYP_SHIFT: u8 = 2;
 /// pvpanic events (QEMU, docs/specs/pvpanic.rst): the guest panicked.
 const PVPANIC_PANICKED: u8 = 1;
 
+/// By which register a guest asked for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// The power control register.
+    PowerControl,
+    /// ACPI's sleep control or reset register.
+    Acpi,
+    /// The keyboard controller.
+    Keyboard,
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Means::PowerControl => "power control register",
+            Means::Acpi => "ACPI",
+            Means::Keyboard => "keyboard controller",
+        })
+    }
+}
+
 /// What a guest asks for, or says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestEvent {
     /// Power off.
-    PowerOff,
+    PowerOff(Means),
     /// Reset.
-    Reset,
+    Reset(Means),
     /// The kernel panicked.
     Panicked,
 }
@@ -87,8 +108,8 @@ impl BusDevice for PowerControl {
     fn write(&self, offset: u64, data: &[u8]) {
         let value = <[u8; 4]>::try_from(data).map(u32::from_le_bytes);
         match (offset, value) {
-            (0, Ok(POWER_OFF)) => (self.0)(GuestEvent::PowerOff),
-            (0, Ok(RESET)) => (self.0)(GuestEvent::Reset),
+            (0, Ok(POWER_OFF)) => (self.0)(GuestEvent::PowerOff(Means::PowerControl)),
+            (0, Ok(RESET)) => (self.0)(GuestEvent::Reset(Means::PowerControl)),
             _ => log::debug!("power control: {data:?} at {offset} means nothing"),
         }
     }
@@ -103,9 +124,9 @@ impl BusDevice for SleepRegisters {
     fn write(&self, offset: u64, data: &[u8]) {
         match (offset, data) {
             (0, [control]) if control & SLP_EN != 0 && control >> SLP_TYP_SHIFT & 7 == SLEEP_TYPE_OFF => {
-                (self.0)(GuestEvent::PowerOff);
+                (self.0)(GuestEvent::PowerOff(Means::Acpi));
             }
-            (2, [ACPI_RESET]) => (self.0)(GuestEvent::Reset),
+            (2, [ACPI_RESET]) => (self.0)(GuestEvent::Reset(Means::Acpi)),
             _ => log::debug!("sleep registers: {data:?} at {offset} means nothing"),
         }
     }
@@ -134,7 +155,7 @@ impl BusDevice for KeyboardReset {
 
     fn write(&self, _offset: u64, data: &[u8]) {
         if data.first() == Some(&KEYBOARD_PULSE_RESET) {
-            (self.0)(GuestEvent::Reset);
+            (self.0)(GuestEvent::Reset(Means::Keyboard));
         }
     }
 }
@@ -166,7 +187,7 @@ mod tests {
         for control in 0..=u8::MAX {
             registers.write(0, &[control]);
             let off = control & 0b0010_0000 != 0 && (control & 0b0001_1100) >> 2 == SLEEP_TYPE_OFF;
-            assert_eq!(take(&events), vec![GuestEvent::PowerOff; off.into()], "{control:#x}");
+            assert_eq!(take(&events), vec![GuestEvent::PowerOff(Means::Acpi); off.into()], "{control:#x}");
         }
         let off = 0x20 | SLEEP_TYPE_OFF << 2;
         for data in [&[off, 0][..], &[0, off], &[off, 0, 0, 0], &[off; 4], &[off; 8]] {
@@ -185,7 +206,11 @@ mod tests {
         let (registers, events) = register(SleepRegisters::new);
         for value in 0..=u8::MAX {
             registers.write(2, &[value]);
-            assert_eq!(take(&events), vec![GuestEvent::Reset; (value == ACPI_RESET).into()], "{value}");
+            assert_eq!(
+                take(&events),
+                vec![GuestEvent::Reset(Means::Acpi); (value == ACPI_RESET).into()],
+                "{value}"
+            );
         }
         for (offset, data) in
             [(0, &[ACPI_RESET][..]), (1, &[ACPI_RESET]), (2, &[ACPI_RESET, 0]), (3, &[ACPI_RESET])]
@@ -213,9 +238,11 @@ mod tests {
     #[test]
     fn power_control_takes_its_two_values() {
         let (control, events) = register(PowerControl::new);
-        for (value, event) in
-            [(0x5555, Some(GuestEvent::PowerOff)), (0x7777, Some(GuestEvent::Reset)), (0, None)]
-        {
+        for (value, event) in [
+            (0x5555, Some(GuestEvent::PowerOff(Means::PowerControl))),
+            (0x7777, Some(GuestEvent::Reset(Means::PowerControl))),
+            (0, None),
+        ] {
             let value: u32 = value;
             control.write(0, &value.to_le_bytes());
             assert_eq!(take(&events), Vec::from_iter(event));

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match &outcome {
-        Outcome::PoweredOff | Outcome::Reset => log::info!("{}", outcome.detail()),
+        Outcome::PoweredOff(_) | Outcome::Reset(_) => log::info!("{}", outcome.detail()),
         // Nobody may be there to read it: the exit code says it, too.
         _ => drop(writeln!(io::stderr(), "cvmm: {}", outcome.detail())),
     }

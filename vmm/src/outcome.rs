@@ -5,7 +5,7 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The guest powered itself off.
-    PoweredOff,
+    PoweredOff(String),
     /// An error of the VMM.
     VmmError(String),
     /// Wrong options, or files that they name.
@@ -15,7 +15,7 @@ pub enum Outcome {
     /// Panic, triple fault, or an error inside KVM.
     GuestCrashed(String),
     /// The guest asked for a reset.
-    Reset,
+    Reset(String),
     /// SIGTERM, SIGINT, SIGHUP, or the quit key.
     Stopped(String),
 }
@@ -24,12 +24,12 @@ impl Outcome {
     /// The exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Outcome::PoweredOff => 0,
+            Outcome::PoweredOff(_) => 0,
             Outcome::VmmError(_) => 1,
             Outcome::BadArguments(_) => 2,
             Outcome::HostCannot(_) => 3,
             Outcome::GuestCrashed(_) => 4,
-            Outcome::Reset => 5,
+            Outcome::Reset(_) => 5,
             Outcome::Stopped(_) => 6,
         }
     }
@@ -37,12 +37,12 @@ impl Outcome {
     /// The name in the report.
     pub fn kind(&self) -> &'static str {
         match self {
-            Outcome::PoweredOff => "powered-off",
+            Outcome::PoweredOff(_) => "powered-off",
             Outcome::VmmError(_) => "vmm-error",
             Outcome::BadArguments(_) => "bad-arguments",
             Outcome::HostCannot(_) => "host-cannot",
             Outcome::GuestCrashed(_) => "guest-crashed",
-            Outcome::Reset => "reset",
+            Outcome::Reset(_) => "reset",
             Outcome::Stopped(_) => "stopped",
         }
     }
@@ -50,9 +50,9 @@ impl Outcome {
     /// What there is to say.
     pub fn detail(&self) -> &str {
         match self {
-            Outcome::PoweredOff => "the guest powered itself off",
-            Outcome::Reset => "the guest asked for a reset",
-            Outcome::VmmError(text)
+            Outcome::PoweredOff(text)
+            | Outcome::Reset(text)
+            | Outcome::VmmError(text)
             | Outcome::BadArguments(text)
             | Outcome::HostCannot(text)
             | Outcome::GuestCrashed(text)

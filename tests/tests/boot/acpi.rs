@@ -30,7 +30,7 @@ fn mmio_devices_are_found_and_confined() {
     // Two virtio-mmio devices, one pool, two processors, a UART, pvpanic.
     let there = ["LNRO0005", "PRP0001", "ACPI0007", "PNP0501", "QEMU0001"].map(count);
     assert_eq!(there, [2, 1, 2, 1, 1], "{ids}");
-    assert!(ended.report.outcome.detail.contains("powered itself off"), "{:?}", ended.report.outcome);
+    assert_eq!(ended.report.outcome.detail, "the guest powered itself off (ACPI)");
 }
 
 /// A stock kernel finds the devices and not the pool: it is refused, and the machine goes on.
@@ -55,6 +55,7 @@ fn reset_is_exit_code_5() {
     let host = Host::shared();
     let ended = Guest::new(&host, "none").firmware("acpi").word("cvmm.end=reset").run(5, "reset");
     ended.passed([]);
+    assert_eq!(ended.report.outcome.detail, "the guest asked for a reset (ACPI)");
 }
 
 /// pvpanic as QEMU0001.

@@ -41,8 +41,10 @@ impl ExitRequest {
         let exit = Arc::clone(self);
         Arc::new(move |event| {
             exit.ask(match event {
-                GuestEvent::PowerOff => Outcome::PoweredOff,
-                GuestEvent::Reset => Outcome::Reset,
+                GuestEvent::PowerOff(means) => {
+                    Outcome::PoweredOff(format!("the guest powered itself off ({means})"))
+                }
+                GuestEvent::Reset(means) => Outcome::Reset(format!("the guest asked for a reset ({means})")),
                 GuestEvent::Panicked => Outcome::GuestCrashed("the guest's kernel panicked".into()),
             });
         })

@@ -38,7 +38,9 @@ pub fn bench(chosen: Option<Kind>, rounds: u32, json: Option<&Path>) -> Result<i
     let vmms = Vmms::bring(&host, &installed)?;
     let arguments = |setup: Setup| setup.arguments(&guest);
     let results = vmms.by_turns(&setup::ALL, rounds, "disk loads", probe::WORD, LIMIT, arguments)?;
-    let report = Report { rounds, versions: versions(&installed), place: Place::of(&host)?, results };
+    let place = Place::of(&host)?;
+    let emulated = kind == Kind::Emulated;
+    let report = Report { rounds, versions: versions(&installed), place, emulated, results };
     print!("{}", report.table());
     write_json(json, &report.json())?;
     Ok(0)

@@ -74,6 +74,8 @@ pub struct Report {
     pub versions: Vec<String>,
     /// Where.
     pub place: Place,
+    /// Whether that is an emulated host.
+    pub emulated: bool,
     /// For each setup its samples, or why there are none.
     pub results: Vec<(Setup, Outcome<Sample>)>,
 }
@@ -137,7 +139,7 @@ impl Report {
 
     fn notes(&self) -> String {
         let mut text = format!(
-            "\n{} rounds, by turns; guests of {GUEST_MIB} MiB and 1 CPU, Linux with the project's patches; a raw disk of \
+            "\nrounds: {}, by turns; guests of {GUEST_MIB} MiB and 1 CPU, Linux with the project's patches; a raw disk of \
              {} MiB\nin the host's memory, direct I/O in the guest, one request at a time (8 with 8 threads)\n",
             self.rounds,
             DISK_SIZE >> 20
@@ -146,6 +148,11 @@ impl Report {
         text +=
             "Exits are KVM's count of the VM in debugfs, less what the guest's lines around a load cost.\n";
         text += &format!("on {}\n", self.place.text());
+        if self.emulated {
+            // See the tick in `host::emulated`.
+            text += "Under emulation the times are no hardware's: all exits are slow, and an interrupt that the emulation \
+                     loses waits\nfor the host's next tick of 4 ms. Exits for each request are what can be compared.\n";
+        }
         for version in &self.versions {
             text += &format!("compared with {version}\n");
         }
@@ -204,6 +211,7 @@ impl Report {
             "disk_mebibytes": DISK_SIZE >> 20,
             "compared_with": self.versions,
             "place": self.place,
+            "emulated": self.emulated,
             "results": results.collect::<Vec<_>>(),
             "cvmm_by_qemu": ratios.collect::<Vec<_>>(),
         })
@@ -266,7 +274,7 @@ mod tests {
             (ALL[2], Ok(vec![sample(1000, None)])),
             (ALL[3], Err("no PCI".into())),
         ];
-        Report { rounds: 3, versions: vec!["QEMU 1".into()], place, results }
+        Report { rounds: 3, versions: vec!["QEMU 1".into()], place, emulated: true, results }
     }
 
     #[test]
@@ -296,6 +304,7 @@ mod tests {
             "n/a: no PCI",
             "kvmtool pci: not installed",
             "pool; that is in cvmm's figures",
+            "the times are no hardware's",
         ] {
             assert!(table.contains(text), "{text}: {table}");
         }
