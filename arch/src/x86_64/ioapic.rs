@@ -76,8 +76,9 @@ impl IoApic {
 
     /// Sends the message of a level-triggered pin if it is due.
     fn send(&self, registers: &mut Registers, pin: usize) {
-        if let Some(message) = registers.due(pin) {
-            self.routes.signal(message);
+        // Without an APIC that took it there will be no EOI.
+        if registers.due(pin).is_some_and(|message| self.routes.signal(message)) {
+            registers.entries[pin] |= REMOTE_IRR;
         }
     }
 
@@ -133,15 +134,11 @@ impl Registers {
         Self { select: 0, id: 0, entries: [MASKED; PINS], asserted: [0; PINS] }
     }
 
-    /// The message that a level-triggered pin has to send now. It waits for its EOI then.
-    fn due(&mut self, pin: usize) -> Option<Msi> {
-        let entry = &mut self.entries[pin];
-        if self.asserted[pin] == 0 || *entry & LEVEL_TRIGGERED == 0 || *entry & REMOTE_IRR != 0 {
-            return None;
-        }
-        let message = message(*entry)?;
-        *entry |= REMOTE_IRR;
-        Some(message)
+    /// The message that a level-triggered pin has to send now, unless it waits for an EOI.
+    fn due(&self, pin: usize) -> Option<Msi> {
+        let entry = self.entries[pin];
+        let wanted = self.asserted[pin] > 0 && entry & LEVEL_TRIGGERED != 0 && entry & REMOTE_IRR == 0;
+        message(entry).filter(|_| wanted)
     }
 
     fn read(&self) -> u32 {
@@ -219,9 +216,9 @@ mod tests {
         let mut r = registers();
         (r.entries[60], r.asserted[60]) = (0x31 | LEVEL_TRIGGERED, 2);
         let message = Some(Msi { address: MSI_BASE, data: 0x8031 });
-        assert_eq!((r.due(60), r.due(60)), (message, None), "one message for each EOI");
-        r.entries[60] &= !REMOTE_IRR;
         assert_eq!(r.due(60), message);
+        r.entries[60] |= REMOTE_IRR;
+        assert_eq!(r.due(60), None, "one message for each EOI");
         // Masked and unmasked, it does not wait for an EOI that nobody tells of.
         r.select = 0x10 + 2 * 60;
         assert_eq!(r.write(0x1_8031), Some((60, 0x1_8031)));

@@ -49,11 +49,12 @@ impl Routes {
         }
     }
 
-    /// Sends `msi` now.
-    pub fn signal(&self, msi: Msi) {
+    /// Sends `msi` now. `false` if no local APIC took it.
+    pub fn signal(&self, msi: Msi) -> bool {
         let [address_lo, address_hi] = halves(msi.address);
-        // Fails where no local APIC takes it, as on hardware: that is a matter between the guest and itself.
-        let _ = self.vm.signal_msi(kvm_msi { address_lo, address_hi, data: msi.data, ..Default::default() });
+        let sent =
+            self.vm.signal_msi(kvm_msi { address_lo, address_hi, data: msi.data, ..Default::default() });
+        sent.is_ok_and(|taken| taken > 0)
     }
 }
 

@@ -23,6 +23,7 @@ pub const NEEDED: &[(Cap, &str)] = &[
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
+    (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
     (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
 ];
 

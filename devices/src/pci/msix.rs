@@ -88,7 +88,7 @@ impl Msix {
     pub fn signal(&mut self, vector: u16, slot: &dyn Slot) {
         if let Some(entry) = self.vectors.get_mut(usize::from(vector)) {
             entry.pending = true;
-            // What would be refused was refused, and recorded, when it took effect.
+            // What would be refused was refused, and recorded, when it took effect or the driver was ready.
             let _ = self.update(vector, slot);
         }
     }
@@ -102,6 +102,14 @@ impl Msix {
             return Ok(());
         }
         (self.control, self.bus_master) = (control, bus_master);
+        self.update_all(slot)
+    }
+
+    /// Brings what the slot knows of all vectors up to date, and sends what is due.
+    ///
+    /// # Errors
+    /// The first message that is refused.
+    pub fn update_all(&mut self, slot: &dyn Slot) -> Result<(), Refusal> {
         let count = self.vectors.len();
         (0..MAX_VECTORS).take(count).map(|vector| self.update(vector, slot)).fold(Ok(()), Result::and)
     }

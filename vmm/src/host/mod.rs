@@ -3,5 +3,6 @@
 
 pub mod disk;
 mod iovec;
+pub mod limits;
 pub mod tap;
 pub mod terminal;

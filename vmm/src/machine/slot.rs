@@ -29,7 +29,9 @@ pub struct KvmSlot {
     pub first_gsi: u32,
     /// One eventfd a queue.
     pub notifications: Arc<EventFds>,
-    /// Where the BAR was put last.
+    /// Where the host bridge has BARs. Elsewhere a fixed device may be in the same place, and comes first.
+    pub bars: Range,
+    /// Where the BAR's notifications have ioeventfds now.
     pub window: Mutex<Option<Range>>,
 }
 
@@ -48,7 +50,7 @@ impl Slot for KvmSlot {
                 let _ = self.vm.unregister_ioevent(fd, &address, NoDatamatch);
             }
         }
-        let Some(new) = window else { return };
+        let Some(new) = window.filter(|window| self.bars.contains(window)) else { return };
         for (fd, address) in self.notifications.iter().zip(self.addresses(new)) {
             // Fails if the guest puts two functions in the same place. Without an ioeventfd, notifications come as
             // exits, and the bus decides whose they are.
@@ -66,5 +68,41 @@ impl Slot for KvmSlot {
 
     fn set_pin(&self, asserted: bool) {
         self.io_apic.set_line(self.line.0, asserted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A BAR on top of other devices has no ioeventfds, which would take these devices' writes away.
+    #[test]
+    fn notifications_bypass_the_bus_only_where_bars_belong() {
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            return eprintln!("not tested: there is no /dev/kvm");
+        };
+        let vm = Arc::new(kvm.create_vm().unwrap());
+        let routes = Arc::new(Routes::new(Arc::clone(&vm)));
+        let io_apic = Arc::new(IoApic::new(Arc::clone(&routes)));
+        let slot = KvmSlot {
+            name: "blk0".into(),
+            vm,
+            routes,
+            io_apic,
+            line: Interrupt(60),
+            first_gsi: 64,
+            notifications: Arc::new(EventFds::new(2).unwrap()),
+            bars: Range::fixed(0xc000_0000, 0x1000_0000),
+            window: Mutex::new(None),
+        };
+        let mapped = |base| {
+            slot.map(Range::new(base, 0x8000));
+            *slot.window.lock().unwrap()
+        };
+        assert_eq!(mapped(0xc000_8000), Some(Range::fixed(0xc000_8000, 0x8000)));
+        assert_eq!(mapped(0xcfff_8000), Some(Range::fixed(0xcfff_8000, 0x8000)));
+        assert_eq!(mapped(0xd000_0000), None);
+        slot.map(None);
+        assert_eq!(*slot.window.lock().unwrap(), None);
     }
 }

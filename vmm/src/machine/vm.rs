@@ -16,12 +16,13 @@ use cvmm_devices::serial::Console;
 use cvmm_devices::virtio::mmio::{MmioInterrupt, MmioTransport, QUEUE_NOTIFY};
 use cvmm_devices::virtio::pci::{PciInterrupt, PciTransport};
 use cvmm_devices::virtio::{Core, DeviceType, EventFds, Worker};
-use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
+use cvmm_firmware::{Interrupt, Machine, PciHost, Range, Transport, VirtioDevice};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::slot::KvmSlot;
 use super::{Opened, SealedMemory};
+use crate::host::limits::raise_open_files;
 use crate::{Error, Result};
 
 /// A virtio device of a running machine.
@@ -105,6 +106,7 @@ impl Vm {
     /// Builds the machine around `vm`. Also returns the workers that run its virtio devices.
     pub fn new(vm: Arc<VmFd>, machine: &Machine, parts: Parts) -> Result<(Self, Vec<Worker>)> {
         let Parts { devices, private, pools, console, on_event } = parts;
+        raise_open_files();
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let io_apic = Arc::new(IoApic::new(Arc::clone(&routes)));
         let (mut mmio, mut ports) = (Bus::default(), Bus::default());
@@ -141,8 +143,7 @@ impl Vm {
                 }
                 Transport::Pci { device, bar } => {
                     let host = machine.pci.as_ref().ok_or_else(|| wrong(&"there is no PCI host bridge"))?;
-                    let line = host.interrupt(device, 0);
-                    let (registers, worker) = wires.pci(name, opened.device, gate, (bar, line))?;
+                    let (registers, worker) = wires.pci(name, opened.device, gate, (host, device, bar))?;
                     pci.insert(device, Arc::clone(&registers) as _).map_err(|error| wrong(&error))?;
                     (DeviceTransport::Pci(registers), worker)
                 }
@@ -201,13 +202,13 @@ impl Wires<'_> {
         Ok((Arc::new(MmioTransport::new(core, interrupt, notifications)), worker))
     }
 
-    /// Connects a device on PCI: its vectors to irqfds, its pin to `line`. Notifications follow its BAR.
+    /// Connects a device on PCI: its vectors to irqfds, its pin to its line. Notifications follow its BAR.
     fn pci(
         &mut self,
         name: &str,
         device: Box<dyn DeviceType>,
         gate: Gate,
-        (bar, line): (Range, Interrupt),
+        (host, number, bar): (&PciHost, u8, Range),
     ) -> Result<(Arc<PciTransport>, Worker)> {
         let wrong = |error: &dyn Display| Error::vmm(name, error);
         let count = device.max_queue_sizes().len();
@@ -218,7 +219,8 @@ impl Wires<'_> {
             vm: Arc::clone(self.vm),
             routes: Arc::clone(self.routes),
             io_apic: Arc::clone(self.io_apic),
-            line,
+            line: host.interrupt(number, 0),
+            bars: host.memory,
             first_gsi: self.next_gsi,
             notifications: Arc::clone(&notifications),
             window: Mutex::new(None),

@@ -50,7 +50,12 @@ impl Common {
     /// Fields are written with their own width, 64-bit ones in halves. Other accesses have no effect.
     pub(super) fn write(&mut self, core: &mut Core, interrupt: &PciInterrupt, offset: u64, data: &[u8]) {
         match *data {
-            [value] if offset == DEVICE_STATUS => core.set_status(value),
+            [value] if offset == DEVICE_STATUS => {
+                core.set_status(value);
+                if value == 0 {
+                    *self = Self::default();
+                }
+            }
             [a, b] => self.write16(core, interrupt, offset, u16::from_le_bytes([a, b])),
             [a, b, c, d] => self.write32(core, offset, u32::from_le_bytes([a, b, c, d])),
             _ => {}

@@ -73,6 +73,11 @@ impl PciInterrupt {
         result
     }
 
+    /// Looks at the messages that are in effect once more.
+    pub(super) fn check_messages(&self) -> Result<(), Refusal> {
+        self.lock().msix.update_all(&*self.slot)
+    }
+
     /// Interrupt Status of the status register (virtio 1.3, 4.1.4.5.1).
     pub(super) fn status(&self) -> bool {
         self.lock().wants_pin()

@@ -11,6 +11,7 @@ use cvmm_firmware::Range;
 
 pub use interrupt::{NO_VECTOR, PciInterrupt};
 
+use super::status::bit;
 use super::{Core, EventFds};
 use crate::bus::BusDevice;
 use crate::pci::{ConfigSpace, Function, Slot, command};
@@ -30,6 +31,8 @@ pub struct PciTransport {
     interrupt: Arc<PciInterrupt>,
     notifications: Arc<EventFds>,
     slot: Arc<dyn Slot>,
+    /// Where it answers: what the slot was told last. Not among the registers, whose lock a reset may hold for long.
+    window: Mutex<Option<Range>>,
 }
 
 #[derive(Debug)]
@@ -38,8 +41,8 @@ struct Registers {
     common: Common,
     space: ConfigSpace,
     offsets: Offsets,
-    /// What the slot was told last.
-    window: Option<Range>,
+    /// It may use memory.
+    bus_master: bool,
 }
 
 /// A device with more queues than vectors fit the BAR, or whose capabilities don't fit.
@@ -65,8 +68,14 @@ impl PciTransport {
         let (space, offsets) =
             layout::config_space(core.kind(), queues, core.config_len(), bar).ok_or(DoesNotFit)?;
         core.handle().allow_dma(false);
-        let registers = Registers { core, common: Common::default(), space, offsets, window: None };
-        Ok(Self { registers: Mutex::new(registers), interrupt, notifications, slot })
+        let registers = Registers { core, common: Common::default(), space, offsets, bus_master: false };
+        Ok(Self {
+            registers: Mutex::new(registers),
+            interrupt,
+            notifications,
+            slot,
+            window: Mutex::new(None),
+        })
     }
 
     /// Looks at the core: for the report.
@@ -95,7 +104,15 @@ impl PciTransport {
     fn write_bar(&self, registers: &mut Registers, offset: u64, data: &[u8]) {
         let Some((structure, at)) = structure(offset, data.len()) else { return };
         match structure {
-            Structure::Common => registers.common.write(&mut registers.core, &self.interrupt, at, data),
+            Structure::Common => {
+                let before = registers.core.status();
+                registers.common.write(&mut registers.core, &self.interrupt, at, data);
+                // A message that was refused before a reset is still wrong if the driver left it as it was.
+                if !before & registers.core.status() & bit::DRIVER_OK != 0 {
+                    let result = self.interrupt.check_messages();
+                    record(registers, result);
+                }
+            }
             // One address a queue: what is written does not matter.
             Structure::Notify => {
                 if let Ok(queue) = u32::try_from(at / u64::from(NOTIFY_OFF_MULTIPLIER)) {
@@ -116,14 +133,18 @@ impl PciTransport {
         let command = registers.space.command();
         let control = u16::from_le_bytes(registers.space.get(registers.offsets.msix_control));
         let bus_master = command & command::BUS_MASTER != 0;
-        if registers.core.handle().allow_dma(bus_master) != bus_master && bus_master {
+        if std::mem::replace(&mut registers.bus_master, bus_master) != bus_master {
+            registers.core.handle().allow_dma(bus_master);
             // What the driver asked for while the device could not do it.
-            self.notifications.notify_all();
+            if bus_master {
+                self.notifications.notify_all();
+            }
         }
         let result = self.interrupt.configure(command, control);
         record(registers, result);
         let window = registers.space.window();
-        if std::mem::replace(&mut registers.window, window) != window {
+        let mut current = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *current, window) != window {
             self.slot.map(window);
         }
     }
@@ -215,7 +236,7 @@ impl Function for PciTransport {
     }
 
     fn window(&self) -> Option<Range> {
-        self.lock().window
+        *self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

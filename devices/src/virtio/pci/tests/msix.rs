@@ -224,3 +224,39 @@ fn a_message_to_another_place_stops_the_device() {
         }
     }
 }
+
+/// A driver that leaves a wrong entry as it is over a reset is told again (virtio 1.3, 2.1.2): silence would lose interrupts.
+#[test]
+fn a_wrong_message_is_refused_again_after_a_reset() {
+    let mut bench = Bench::<PciMsix>::started();
+    let driver = bench.transport.0.clone();
+    driver.set_mask(1, true);
+    driver.set_entry(1, 0x1000, 0x55, true);
+    driver.set_mask(1, false);
+    assert_eq!(bench.refusals().total, 1);
+    bench.transport.reset();
+    bench.initialise(11);
+    bench.transport.set_status(15);
+    assert_eq!(bench.transport.status(), 15 | 64);
+    assert_eq!(bench.refusals().total, 2);
+    // It can be mended while the device needs a reset, and then all is well.
+    driver.set_entry(1, 0xfee0_0000, 0x55, true);
+    bench.transport.reset();
+    bench.initialise(15);
+    assert_eq!(bench.transport.status(), 15);
+    assert_eq!(bench.refusals().total, 2);
+}
+
+/// The registers that select what others mean are as at the start after a reset.
+#[test]
+fn a_reset_clears_the_selectors() {
+    let bench = Bench::<PciMsix>::started();
+    let driver = bench.transport.0.clone();
+    for (offset, width) in [(0, 4), (8, 4), (0x16, 2)] {
+        driver.set(offset, width, 1);
+    }
+    bench.transport.set_status(0);
+    for (offset, width) in [(0, 4), (8, 4), (0x16, 2)] {
+        assert_eq!(driver.get(offset, width), 0, "{offset:#x}");
+    }
+}
