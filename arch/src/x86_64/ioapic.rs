@@ -247,4 +247,51 @@ mod tests {
         assert_eq!(r.write(0), None);
         assert_eq!(r.read(), 0x003f_0011);
     }
+
+    fn select(io_apic: &IoApic, register: u8) {
+        io_apic.write(IOREGSEL, &u32::from(register).to_le_bytes());
+    }
+
+    /// Vector 0x31, level-triggered, for APIC 0; and its register.
+    const LEVEL: u32 = 0x8031;
+    const LOW_60: u8 = 0x10 + 2 * 60;
+
+    fn entry_60(io_apic: &IoApic) -> u32 {
+        select(io_apic, LOW_60);
+        let mut data = [0; 4];
+        io_apic.read(IOWIN, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    /// With KVM's local APIC, which runs no guest here: it accepts messages when it is enabled.
+    #[test]
+    fn remote_irr_is_set_by_acceptance_and_cleared_by_eoi() {
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            return eprintln!("not tested: there is no /dev/kvm");
+        };
+        let vm = Arc::new(kvm.create_vm().unwrap());
+        super::super::create_irqchip(&vm).unwrap();
+        let vcpu = vm.create_vcpu(0).unwrap();
+        let io_apic = IoApic::new(Arc::new(Routes::new(vm)));
+        select(&io_apic, LOW_60);
+        io_apic.write(IOWIN, &LEVEL.to_le_bytes());
+        // The local APIC is disabled, as at reset: nobody takes the message, and nobody will tell of its end.
+        io_apic.set_line(60, true);
+        assert_eq!(entry_60(&io_apic), LEVEL);
+
+        let mut apic = vcpu.get_lapic().unwrap();
+        // Spurious interrupt vector register, bit 8: enabled (Intel SDM 3A, 11.9).
+        apic.regs[0xf1] = 1;
+        vcpu.set_lapic(&apic).unwrap();
+        io_apic.write(IOWIN, &LEVEL.to_le_bytes());
+        assert_eq!(entry_60(&io_apic), LEVEL | 0x4000);
+        // Another device shares the line: the end of the interrupt is the start of the next.
+        io_apic.set_line(60, true);
+        io_apic.set_line(60, false);
+        io_apic.end_of_interrupt(0x31);
+        assert_eq!(entry_60(&io_apic), LEVEL | 0x4000);
+        io_apic.set_line(60, false);
+        io_apic.end_of_interrupt(0x31);
+        assert_eq!(entry_60(&io_apic), LEVEL);
+    }
 }
