@@ -3,7 +3,7 @@
 //! `cargo lab run`: cvmm on the best KVM host there is, with this machine's files.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ const TAP: &str = "cvmm-demo";
 const TAP_ADDRESS: &str = "192.168.77.1/24";
 const PORT: u16 = 5000;
 const DISK_SIZE: u64 = 64 << 20;
+/// cvmm's exit code for them.
+const BAD_ARGUMENTS: i32 = 2;
 
 /// Runs cvmm on the `chosen` kind of host with `options` (without any: the demo), and returns its exit code.
 pub fn run(chosen: Option<Kind>, options: &[String]) -> Result<i32> {
@@ -27,6 +29,10 @@ pub fn run(chosen: Option<Kind>, options: &[String]) -> Result<i32> {
     eprintln!("lab: {why}; using {kind}");
     if options.is_empty() {
         return demo(kind);
+    }
+    if let Err(error) = make_folders(&options::carry(options, Path::new("/")).folders) {
+        eprintln!("lab: {error:#}");
+        return Ok(BAD_ARGUMENTS);
     }
     let host = start(kind, options)?;
     // A tap of this machine is of no use on an emulated host, and one that is there must not be changed.
@@ -128,19 +134,18 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
             &tools.kernel
         };
         carried.arguments.push(format!("--kernel={}", kernel.display()));
-        if !options::has(options, "--initrd") {
-            carried.arguments.push(format!("--initrd={}", tools.initrd.display()));
-        }
+    }
+    // A kernel that is told of no file system to boot from would only panic.
+    let has_root = options::value(options, "--cmdline").is_some_and(|words| words.contains("root="));
+    if !options::has(options, "--initrd") && !has_root {
+        let initrd = &host.tools()?.initrd;
+        carried.arguments.push(format!("--initrd={}", initrd.display()));
     }
     let report = options::value(&carried.arguments, "--report").unwrap_or_else(|| {
         let path = folder.file("report.json");
         carried.arguments.push(format!("--report={path}"));
         path
     });
-    for folder in &carried.folders {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("the folder {} can't be made", folder.display()))?;
-    }
     // What can't be brought home is better known before the guest runs.
     for (_, to) in carried.back.iter().filter(|(_, to)| !to.exists()) {
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -172,6 +177,21 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
 fn needs_patches(options: &[String]) -> bool {
     options.iter().any(|option| option.contains("transport=pci"))
         || options::value(options, "--firmware").is_some_and(|firmware| firmware == "acpi")
+}
+
+/// Makes the folders that files will be carried back to. What is in them must not be taken for what comes.
+fn make_folders(folders: &[PathBuf]) -> Result<()> {
+    for folder in folders {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("--dump-acpi {}: the folder can't be made", folder.display()))?;
+        for entry in std::fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            if Path::new(&name).extension().is_some_and(|extension| extension == "aml") {
+                bail!("--dump-acpi {}: {} is in it; use another folder", folder.display(), name.display());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Prints the table of the report, if the run came that far.

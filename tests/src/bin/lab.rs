@@ -31,12 +31,14 @@ enum LabCommand {
     /// Runs a guest; without options, a demo that ends by itself
     ///
     /// Takes the options of `cvmm run` (see `cargo lab run -- --help`). Files that they name are carried to the KVM host
-    /// where that is another machine; reports, logs and written disks are carried back. Without --kernel the project's
-    /// prebuilt kernel and init program are used. A tap is made on the KVM host if it is not there; its address is
+    /// where that is another machine; reports, logs and written disks are carried back. Without --kernel a
+    /// prebuilt kernel of the project is used; without --initrd, and root= in --cmdline, its init program, which tries the
+    /// devices and powers off. A tap is made on the KVM host if it is not there; its address is
     /// 192.168.77.1/24 (the second tap's 192.168.78.1/24, and so on).
     ///
     /// The exit code is cvmm's. On a terminal, Ctrl-A x ends the guest.
     #[command(after_help = "Examples:\n  cargo lab run\n  cargo lab run --pool 64M --blk path=disk.img\n  \
+                            cargo lab run --firmware acpi --pool 64M --rng transport=pci\n  \
                             cargo lab run --host emulated --kernel bzImage --pool 64M --report report.json")]
     Run {
         /// Which KVM host to use (before all other options)

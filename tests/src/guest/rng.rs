@@ -4,12 +4,18 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::machine;
 use super::options::Options;
 use super::report::Report;
+
+/// For 64 bytes: far more than it takes.
+const LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn run(_options: &Options, report: &Report) {
     report.check("rng-current", || {
@@ -29,8 +35,16 @@ pub(super) fn bytes() -> Result<String> {
     Ok(format!("64 bytes with {different} different values, then 64 others"))
 }
 
+/// The driver waits for ever for a device that has refused its queue, so the wait is bounded here.
 fn read() -> Result<[u8; 64]> {
-    let mut bytes = [0; 64];
-    File::open("/dev/hwrng").and_then(|mut file| file.read_exact(&mut bytes)).context("/dev/hwrng")?;
-    Ok(bytes)
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = [0; 64];
+        let result = File::open("/dev/hwrng").and_then(|mut file| file.read_exact(&mut bytes));
+        // Nobody may wait any more.
+        let _ = sender.send(result.map(|()| bytes));
+    });
+    let result = receiver.recv_timeout(LIMIT);
+    let result = result.with_context(|| format!("/dev/hwrng: no bytes within {} s", LIMIT.as_secs()))?;
+    result.context("/dev/hwrng")
 }

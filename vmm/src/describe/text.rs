@@ -19,7 +19,7 @@ pub(super) fn text(config: &MachineConfig, machine: &Machine) -> String {
     for block in map::map(machine, table_area(config)) {
         let range = format!("{:#x}-{:#x}", block.range.base(), block.range.last());
         let pool = match block.class {
-            Class::Device(pool) => format!(", pool {}", machine.pool(pool).name),
+            Class::Device(pool) => format!(", DMA only in {}", machine.pool(pool).name),
             _ => String::new(),
         };
         let size = map::size(block.range.size());

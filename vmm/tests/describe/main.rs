@@ -83,8 +83,8 @@ fn the_default_is_a_table() {
         "memory       512 MiB",
         "0x0-0x1affffff               432 MiB  private memory     no device reaches it",
         "0x1b000000-0x1effffff         64 MiB  pool               restricted-dma-pool",
-        "0xc0008000-0xc000ffff         32 KiB  blk0               virtio-pci 00:01.0, BAR 0, MSI-X or interrupt 61, pool pool",
-        "0xd0000000-0xd0000fff          4 KiB  blk1               virtio-mmio, interrupt 5, pool pool",
+        "0xc0008000-0xc000ffff         32 KiB  blk0               virtio-pci 00:01.0, BAR 0, MSI-X or interrupt 61, DMA only in pool",
+        "0xd0000000-0xd0000fff          4 KiB  blk1               virtio-mmio, interrupt 5, DMA only in pool",
         "0xfee01000-0xffffffff       18.0 MiB  hole",
     ] {
         assert!(text.lines().any(|other| other == line), "no line '{line}': {text}");
