@@ -27,11 +27,13 @@ pub const DEBUGFS: Tool = Tool { program: "debugfs", package: "e2fsprogs" };
 pub const DTC: Tool = Tool { program: "dtc", package: "device-tree-compiler" };
 /// Judges our ACPI tables.
 pub const IASL: Tool = Tool { program: "iasl", package: "acpica-tools" };
+/// Makes the tap of the hostile driver's network device.
+pub const IP: Tool = Tool { program: "ip", package: "iproute2" };
 /// Unpacks the kernel modules of newer Debian releases.
 pub const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 
 /// Everything that the tests call.
-pub const ALL: [Tool; 6] = [QEMU, MKFS_EXT4, DEBUGFS, DTC, IASL, XZ];
+pub const ALL: [Tool; 7] = [QEMU, MKFS_EXT4, DEBUGFS, DTC, IASL, IP, XZ];
 
 /// Where `program` is. The system folders count even where a user's PATH leaves them out.
 pub fn find(program: &str) -> Option<PathBuf> {
@@ -101,10 +103,10 @@ mod tests {
     #[test]
     fn each_missing_package_is_named_once() {
         let missing = missing_packages(&ALL, |program| program == "xz" || program == "dtc");
-        assert_eq!(missing, ["acpica-tools", "e2fsprogs", "qemu-system-x86"]);
+        assert_eq!(missing, ["acpica-tools", "e2fsprogs", "iproute2", "qemu-system-x86"]);
         assert_eq!(
             install_line(&missing),
-            "apt-get update && apt-get install --no-install-recommends acpica-tools e2fsprogs qemu-system-x86"
+            "apt-get update && apt-get install --no-install-recommends acpica-tools e2fsprogs iproute2 qemu-system-x86"
         );
     }
 

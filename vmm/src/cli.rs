@@ -79,6 +79,10 @@ pub struct RunArgs {
     /// Write the ACPI tables that the guest gets, one file each, into this folder
     #[arg(long, value_name = "DIR")]
     pub dump_acpi: Option<PathBuf>,
+
+    /// Do not confine cvmm itself (seccomp, Landlock): for debugging
+    #[arg(long)]
+    pub no_sandbox: bool,
 }
 
 const DESCRIBE_HELP: &str = "\

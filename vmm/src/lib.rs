@@ -2,7 +2,7 @@
 //! cvmm: a virtual machine monitor whose devices reach one pool of guest memory and nothing else.
 //!
 //! [`config`] is what the user asked for; [`machine`] makes it a [`cvmm_firmware::Machine`] and a KVM virtual machine
-//! from that; [`run`] runs it; [`report`] says what happened. [`describe`] shows the machine without running it. [`host`] holds what devices use on the host's side:
+//! from that; [`run`] runs it, in its [`sandbox`]; [`report`] says what happened. [`describe`] shows the machine without running it. [`host`] holds what devices use on the host's side:
 //! disks, taps, the terminal.
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
@@ -16,6 +16,7 @@ pub mod machine;
 mod outcome;
 pub mod report;
 pub mod run;
+pub mod sandbox;
 
 pub use error::{Error, Result};
 pub use outcome::Outcome;

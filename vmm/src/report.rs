@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::Outcome;
 use crate::machine::Device;
+use crate::sandbox::Sandbox;
 
 /// Format of the report; it changes when a field changes its meaning or goes.
 const VERSION: u32 = 1;
@@ -24,6 +25,8 @@ pub struct Report {
     outcome: OutcomeReport,
     /// None if the run ended before there was a machine.
     memory: Option<Memory>,
+    /// What confined this process. None if the run ended before there was a machine.
+    sandbox: Option<Sandbox>,
     cpus: usize,
     devices: Vec<DeviceReport>,
     /// Refusals of all devices.
@@ -123,11 +126,19 @@ impl Report {
             exit_code: outcome.exit_code(),
             detail: outcome.detail().into(),
         };
-        Self { version: VERSION, outcome, memory: None, cpus: 0, devices: Vec::new(), refused: 0 }
+        Self {
+            version: VERSION,
+            outcome,
+            memory: None,
+            sandbox: None,
+            cpus: 0,
+            devices: Vec::new(),
+            refused: 0,
+        }
     }
 
-    /// The report of a run of `machine` with `devices`.
-    pub fn new(outcome: &Outcome, machine: &Machine, devices: &[Device]) -> Self {
+    /// The report of a run of `machine` with `devices`, during which `sandbox` held.
+    pub fn new(outcome: &Outcome, machine: &Machine, devices: &[Device], sandbox: Sandbox) -> Self {
         let devices: Vec<_> = machine
             .virtio
             .iter()
@@ -149,6 +160,7 @@ impl Report {
         };
         Self {
             memory: Some(memory),
+            sandbox: Some(sandbox),
             cpus: machine.cpus.len(),
             refused: devices.iter().map(|device| device.refused).sum(),
             devices,

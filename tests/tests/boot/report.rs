@@ -15,6 +15,7 @@ pub struct Report {
     version: u32,
     pub outcome: Outcome,
     pub memory: Memory,
+    sandbox: Sandbox,
     pub cpus: u64,
     pub devices: Vec<Device>,
     pub refused: u64,
@@ -35,6 +36,13 @@ pub struct Memory {
     private: Vec<Extent>,
     pub pools: Vec<Pool>,
     enforcement: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sandbox {
+    seccomp: bool,
+    landlock: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -121,6 +129,8 @@ impl Report {
     pub fn assert_machine(&self, mem: u64, cpus: u64, pool_size: u64, pool_base: Option<u64>) {
         assert_eq!((self.version, self.cpus, self.memory.total), (1, cpus, mem));
         assert!(!self.memory.enforcement.is_empty());
+        assert!(self.sandbox.seccomp, "{self:#?}");
+        assert!(self.sandbox.landlock.as_ref().is_none_or(|abi| abi.starts_with("abi ")), "{self:#?}");
         let [pool] = &self.memory.pools[..] else { panic!("one pool was asked for: {self:#?}") };
         assert_eq!((&*pool.name, pool.size), ("pool", pool_size));
         assert_eq!(pool.base, pool_base.unwrap_or(pool.base));

@@ -47,6 +47,8 @@ pub struct VmConfig {
     pub dtb: Option<PathBuf>,
     /// Folder for copies of the ACPI tables. None with [`FirmwareKind::Dt`].
     pub dump_acpi: Option<PathBuf>,
+    /// Whether the VMM is confined while the guest runs.
+    pub sandbox: bool,
 }
 
 /// What the machine of a guest is to be.
@@ -103,6 +105,7 @@ impl VmConfig {
             dump_dtb: args.dump_dtb.clone(),
             dtb: args.dtb.clone(),
             dump_acpi: args.dump_acpi.clone(),
+            sandbox: !args.no_sandbox,
         })
     }
 }

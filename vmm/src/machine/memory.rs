@@ -46,6 +46,7 @@ impl GuestMemory {
             .collect::<Result<_>>()?;
         let private = GuestMemoryMmap::from_ranges(&private)
             .map_err(|error| Error::Host(format!("guest memory can't be mapped: {error}")))?;
+        private.iter().try_for_each(|region| keep_from_core_dumps(region.as_ptr(), region.size()))?;
         let pools = machine.pools.iter().map(map_pool).collect::<Result<_>>()?;
         Ok(Self { private, pools })
     }
@@ -109,8 +110,21 @@ fn map_pool(pool: &cvmm_firmware::Pool) -> Result<Pool> {
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
     let mapping = MmapRegion::from_file(FileOffset::new(file, 0), bytes(pool.range)?)
         .map_err(|e| failed("mapped", e.to_string()))?;
+    keep_from_core_dumps(mapping.as_ptr(), mapping.size())?;
     advise_huge(mapping.as_ptr(), mapping.size());
     Pool::new(&pool.name, pool.range.base(), mapping).ok_or_else(|| failed("placed", pool.range.to_string()))
+}
+
+/// What a guest keeps in its memory is not for whoever reads a core dump of ours.
+fn keep_from_core_dumps(mapping: *mut u8, size: usize) -> Result<()> {
+    // SAFETY: the range is one whole mapping of this process, and the advice does not change its contents.
+    match unsafe { libc::madvise(mapping.cast(), size, libc::MADV_DONTDUMP) } {
+        0 => Ok(()),
+        _ => {
+            let error = std::io::Error::last_os_error();
+            Err(Error::Host(format!("guest memory can't be kept out of core dumps: {error}")))
+        }
+    }
 }
 
 /// Asks for huge pages: fewer faults while the guest touches its memory for the first time, and a pool is cleared by
@@ -127,4 +141,45 @@ fn mapping(region: &GuestRegionMmap) -> (u64, u64) {
 
 fn bytes(range: Range) -> Result<usize> {
     usize::try_from(range.size()).map_err(|error| Error::vmm("guest memory", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::config::VmConfig;
+
+    /// VmFlags of what is mapped at `address`: the kernel may have joined neighbours.
+    fn vm_flags(address: u64) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = smaps.lines();
+        let covers = |line: &str| {
+            let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+            let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).ok());
+            Some((start?..end?).contains(&address))
+        };
+        lines.find(|line| covers(line) == Some(true)).expect("mapped");
+        lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("Linux shows the flags").to_owned()
+    }
+
+    /// Linux, Documentation/filesystems/proc.rst: `dd` is "do not include area into core dump".
+    #[test]
+    fn guest_memory_stays_out_of_core_dumps() {
+        let arguments = ["cvmm", "run", "--kernel", "k", "--pool", "2M", "--mem", "5G"];
+        let Command::Run(arguments) = Cli::try_parse_from(arguments).unwrap().command else {
+            panic!("it is run");
+        };
+        let config = VmConfig::new(&arguments).unwrap();
+        let machine = crate::machine::describe(&config.machine).unwrap();
+        let memory = GuestMemory::new(&machine).unwrap();
+        let mut mappings: Vec<_> = memory.private.iter().map(|region| mapping(region).0).collect();
+        assert!(mappings.len() > 1, "below and above 4 GiB");
+        mappings.extend(memory.pools.iter().map(|pool| pool.mapping().0));
+        for address in mappings {
+            let flags = vm_flags(address);
+            assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{address:x}: {flags}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::input::Input;
 use crate::machine::Vm;
+use crate::sandbox::{self, Sandbox};
 use crate::{Error, Outcome, Result};
 
 /// The end of the run, asked for by whoever comes first.
@@ -55,7 +56,15 @@ impl ExitRequest {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Confines this process. A violation, too, asks for the end.
+    pub fn sandbox(&self) -> Result<Sandbox> {
+        Sandbox::enter(&self.event)
+    }
+
     fn outcome(&self) -> Option<Outcome> {
+        if let Some(violation) = sandbox::violation() {
+            return Some(violation.into());
+        }
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

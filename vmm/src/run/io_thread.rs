@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use cvmm_devices::virtio::Worker;
+use cvmm_devices::virtio::{Kind, Worker};
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::control::ExitRequest;
+use crate::sandbox::{Sandbox, ThreadKind};
 use crate::{Error, Outcome, Result};
 
 /// A running worker.
@@ -41,8 +42,13 @@ impl MutEventSubscriber for Waker {
 }
 
 impl IoThread {
-    /// Starts the thread of the device `name`.
-    pub fn start(name: &str, worker: Worker, exit: Arc<ExitRequest>) -> Result<Self> {
+    /// Starts the thread of the device `name`, confined.
+    pub fn start(
+        (name, kind): (&str, Kind),
+        worker: Worker,
+        exit: Arc<ExitRequest>,
+        sandbox: &Sandbox,
+    ) -> Result<Self> {
         let failed = |error: &dyn std::fmt::Display| Error::vmm(name, error);
         let event = EventFd::new(EFD_NONBLOCK).map_err(|error| failed(&error))?;
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), event });
@@ -60,11 +66,7 @@ impl IoThread {
                 }
             }
         };
-        let thread = thread::Builder::new()
-            .name(name.into())
-            .stack_size(super::STACK)
-            .spawn(body)
-            .map_err(|error| failed(&error))?;
+        let thread = sandbox.spawn(name, ThreadKind::Device(kind), body)?;
         Ok(Self { stop, thread })
     }
 

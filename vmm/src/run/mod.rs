@@ -22,15 +22,13 @@ use crate::config::{ConsoleConfig, VmConfig};
 use crate::host::terminal::RawTerminal;
 use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
 use crate::report::Report;
+use crate::sandbox::{self, Sandbox, ThreadKind};
 use crate::{Error, Outcome, Result};
 use console::open_console;
 use control::{Control, ExitRequest, Signals};
 use images::{create, loader_error, open_images, refuse_overwriting};
 use io_thread::IoThread;
-use vcpu::Vcpus;
-
-/// Bytes of a thread's stack: far more than is used, and less than a large page, which the host might back it with.
-const STACK: usize = 512 << 10;
+use vcpu::{Shared, Vcpus};
 
 /// Runs the guest that `config` describes, and writes the report.
 pub fn run(config: &VmConfig) -> Outcome {
@@ -53,7 +51,8 @@ pub fn run(config: &VmConfig) -> Outcome {
         }
     };
     match file.map_or(Ok(()), |file| write_report(file, &report)) {
-        Ok(()) => outcome,
+        // The way out is confined, too.
+        Ok(()) => sandbox::violation().map_or(outcome, Outcome::from),
         Err(error) => Outcome::VmmError(format!("--report: it can't be written: {error}")),
     }
 }
@@ -73,6 +72,7 @@ struct Guest {
     /// Disks that the guest may have written.
     disks: Vec<File>,
     control: Control,
+    sandbox: Sandbox,
     /// Restored when this goes, whichever way.
     _terminal: Option<RawTerminal>,
 }
@@ -106,14 +106,23 @@ impl Guest {
         let control = Control::new(signals, stdio, &vm, Arc::clone(&exit))?;
         let terminal = if stdio { RawTerminal::new(io::stdin()) } else { Ok(None) };
         let terminal = terminal.map_err(|error| Error::vmm("terminal", error))?;
-        let io = machine
-            .virtio
+        let cpuinfo = File::open("/proc/cpuinfo").ok();
+
+        // All is open. Nothing runs on behalf of the guest before each thread is confined.
+        let sandbox = if config.sandbox { exit.sandbox()? } else { Sandbox::off() };
+        let io = vm
+            .devices
             .iter()
             .zip(workers)
-            .map(|(device, worker)| IoThread::start(&device.name, worker, Arc::clone(&exit)))
+            .map(|(device, worker)| {
+                let kind = device.transport.with_core(|core| core.summary().kind);
+                IoThread::start((&device.name, kind), worker, Arc::clone(&exit), &sandbox)
+            })
             .collect::<Result<_>>()?;
-        let vcpus = Vcpus::start(vcpus, &vm, &exit)?;
-        Ok(Self { machine, vm, vcpus, io, disks, control, _terminal: terminal })
+        let mut vcpus = Vcpus::start(vcpus, Shared { vm: &vm, exit: &exit, cpuinfo }, &sandbox)?;
+        sandbox.confine(ThreadKind::Main)?;
+        vcpus.go();
+        Ok(Self { machine, vm, vcpus, io, disks, control, sandbox, _terminal: terminal })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
@@ -124,7 +133,9 @@ impl Guest {
         if let Err(error) = self.disks.iter().try_for_each(File::sync_data) {
             outcome = Outcome::VmmError(format!("a disk can't be flushed: {error}"));
         }
-        let report = Report::new(&outcome, &self.machine, &self.vm.devices);
+        // Whatever a violation led to: this is why.
+        let outcome = sandbox::violation().map_or(outcome, Outcome::from);
+        let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
         (outcome, report)
     }
 }

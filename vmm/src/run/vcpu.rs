@@ -3,9 +3,11 @@
 
 #![allow(unsafe_code)]
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,18 +20,34 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_
 use super::control::ExitRequest;
 use super::io_thread::PanicGuard;
 use crate::machine::Vm;
+use crate::sandbox::{Sandbox, ThreadKind};
 use crate::{Error, Outcome, Result};
 
 /// The running vCPUs.
 #[derive(Debug)]
 pub struct Vcpus {
     threads: Vec<JoinHandle<()>>,
+    /// One a thread, which waits for it.
+    go: Vec<Sender<()>>,
     stop: Arc<AtomicBool>,
 }
 
+/// What vCPU threads share.
+#[derive(Debug)]
+pub struct Shared<'a> {
+    /// The machine.
+    pub vm: &'a Vm,
+    /// Who is told of the end.
+    pub exit: &'a Arc<ExitRequest>,
+    /// /proc/cpuinfo, opened while files can be.
+    pub cpuinfo: Option<File>,
+}
+
 impl Vcpus {
-    /// Starts a thread for each of `vcpus`.
-    pub fn start(vcpus: Vec<VcpuFd>, vm: &Vm, exit: &Arc<ExitRequest>) -> Result<Self> {
+    /// Starts a thread for each of `vcpus`, confined. They wait for [`Vcpus::go`].
+    pub fn start(vcpus: Vec<VcpuFd>, shared: Shared<'_>, sandbox: &Sandbox) -> Result<Self> {
+        let Shared { vm, exit, cpuinfo } = shared;
+        let cpuinfo = cpuinfo.map(Arc::new);
         extern "C" fn interrupt(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
         // The signal does nothing but interrupt KVM_RUN.
         register_signal_handler(SIGRTMIN(), interrupt).map_err(|error| Error::vmm("signals", error))?;
@@ -37,7 +55,7 @@ impl Vcpus {
         unblock_signal(SIGRTMIN()).map_err(|error| Error::vmm("signals", error))?;
 
         let stop = Arc::new(AtomicBool::new(false));
-        let mut running = Self { threads: Vec::with_capacity(vcpus.len()), stop };
+        let mut running = Self { threads: Vec::with_capacity(vcpus.len()), go: Vec::new(), stop };
         for (id, fd) in vcpus.into_iter().enumerate() {
             let exit = Arc::clone(exit);
             let mut vcpu = Vcpu {
@@ -46,27 +64,41 @@ impl Vcpus {
                 ports: Arc::clone(&vm.ports),
                 io_apic: Arc::clone(&vm.io_apic),
                 stop: Arc::clone(&running.stop),
+                cpuinfo: cpuinfo.clone(),
             };
-            let thread =
-                thread::Builder::new().name(format!("vcpu{id}")).stack_size(super::STACK).spawn(move || {
-                    let _guard = PanicGuard(&exit);
-                    if let Some(outcome) = vcpu.run() {
-                        exit.ask(outcome);
-                    }
-                });
+            let (go, start) = mpsc::channel();
+            let thread = sandbox.spawn(&format!("vcpu{id}"), ThreadKind::Vcpu, move || {
+                let _guard = PanicGuard(&exit);
+                // An error: the others could not be started.
+                if start.recv().is_ok()
+                    && let Some(outcome) = vcpu.run()
+                {
+                    exit.ask(outcome);
+                }
+            });
+            running.go.push(go);
             match thread {
                 Ok(thread) => running.threads.push(thread),
                 Err(error) => {
                     running.stop();
-                    return Err(Error::vmm("vCPU thread", error));
+                    return Err(error);
                 }
             }
         }
         Ok(running)
     }
 
+    /// Starts the guest.
+    pub fn go(&mut self) {
+        for go in self.go.drain(..) {
+            // Fails for a thread that has ended, which it has told.
+            let _ = go.send(());
+        }
+    }
+
     /// Returns when all vCPU threads have ended.
     pub fn stop(self) {
+        drop(self.go);
         self.stop.store(true, Ordering::Release);
         for thread in self.threads {
             // A signal that arrives just before KVM_RUN is entered is lost; so it is sent until the thread has ended.
@@ -86,6 +118,7 @@ struct Vcpu {
     ports: Arc<Bus>,
     io_apic: Arc<IoApic>,
     stop: Arc<AtomicBool>,
+    cpuinfo: Option<Arc<File>>,
 }
 
 impl Vcpu {
@@ -130,7 +163,7 @@ impl Vcpu {
         // SAFETY: the exit reason is KVM_EXIT_INTERNAL_ERROR, so `internal` is the member that KVM filled in; it is
         // plain integers.
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
-        if suberror == KVM_INTERNAL_ERROR_EMULATION && !has_hardware_virtualization() {
+        if suberror == KVM_INTERNAL_ERROR_EMULATION && !self.has_hardware_virtualization() {
             return Outcome::HostCannot(format!(
                 "this host's KVM emulates guest kernels (its CPU shows neither vmx nor svm) and met an instruction \
                  that it can't emulate, at {rip:#x}. Linux needs a KVM with hardware virtualization: use a host that \
@@ -139,11 +172,14 @@ impl Vcpu {
         }
         Outcome::GuestCrashed(format!("KVM internal error {suberror} at {rip:#x}"))
     }
-}
 
-/// Whether the host's CPU has what KVM needs to run guest kernels at full speed.
-fn has_hardware_virtualization() -> bool {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags"));
-    flags.next().is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    /// Whether the host's CPU has what KVM needs to run guest kernels at full speed.
+    fn has_hardware_virtualization(&self) -> bool {
+        let mut cpuinfo = String::new();
+        if let Some(mut file) = self.cpuinfo.as_deref() {
+            let _ = file.read_to_string(&mut cpuinfo);
+        }
+        let mut flags = cpuinfo.lines().filter(|line| line.starts_with("flags"));
+        flags.next().is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"))
+    }
 }

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The bare-metal guest: an ELF kernel for `cvmm run --kernel`.
+//!
+//! A KVM without hardware virtualization emulates privilege level 0 and runs level 3 on the CPU: so the entry leaves
+//! level 0 at once, with I/O privilege level 3, and never comes back. There is no interrupt and no handler: an
+//! exception ends the guest.
+#![no_std]
+#![no_main]
+#![allow(unsafe_code)]
+
+use core::arch::global_asm;
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+use cvmm_hostile::guest::{Hardware, Machine, Uart, run};
+
+global_asm!(
+    ".globl _start",
+    "_start:",
+    "mov rdi, rsi", // the zero page (boot.rst, 64-bit BOOT PROTOCOL)
+    "mov eax, offset hostile_pml4",
+    "mov cr3, rax",
+    "mov rax, cr4",
+    "or eax, 0x600", // OSFXSR, OSXMMEXCPT: compiled code uses SSE
+    "mov cr4, rax",
+    "lgdt [hostile_gdt_pointer]",
+    // A task state whose bitmap allows all ports, for a KVM that looks there whatever the privilege level is.
+    "mov eax, offset hostile_tss",
+    "mov [hostile_gdt + 0x2a], ax",
+    "shr eax, 16",
+    "mov [hostile_gdt + 0x2c], al",
+    "mov [hostile_gdt + 0x2f], ah",
+    "mov word ptr [hostile_tss + 102], 104",
+    "mov eax, 0x28",
+    "ltr ax",
+    "push 0x23", // SS: data, level 3
+    "mov eax, offset hostile_stack_end - 8",
+    "push rax",
+    "push 0x3002", // RFLAGS: I/O privilege level 3, and the bit that is always set
+    "push 0x1b",   // CS: code, level 3
+    "mov eax, offset {main}",
+    "push rax",
+    "iretq",
+    ".data",
+    ".balign 8",
+    "hostile_gdt: .quad 0, 0, 0, 0x00affb000000ffff, 0x00cff3000000ffff, 0x0000890000002068, 0",
+    "hostile_gdt_pointer: .word 55",
+    ".quad hostile_gdt",
+    // The first 4 GiB, mapped to themselves, for level 3 too.
+    ".balign 4096",
+    "hostile_pml4: .quad hostile_pdpt + 7",
+    ".fill 511, 8, 0",
+    "hostile_pdpt: .quad hostile_pages + 7, hostile_pages + 0x1007, hostile_pages + 0x2007, hostile_pages + 0x3007",
+    ".fill 508, 8, 0",
+    "hostile_pages:",
+    ".set page, 0",
+    ".rept 2048",
+    ".quad page + 0x87",
+    ".set page, page + 0x200000",
+    ".endr",
+    ".bss",
+    ".balign 16",
+    "hostile_tss: .fill 0x2069",
+    ".balign 16",
+    ".fill 0x10000",
+    "hostile_stack_end:",
+    ".text",
+    main = sym main,
+);
+
+// What compiled code calls and a C library would have.
+global_asm!(
+    ".globl memcpy, memset, memcmp, bcmp",
+    "memcpy: mov rax, rdi",
+    "mov rcx, rdx",
+    "rep movsb",
+    "ret",
+    "memset: mov r8, rdi",
+    "mov eax, esi",
+    "mov rcx, rdx",
+    "rep stosb",
+    "mov rax, r8",
+    "ret",
+    "memcmp:",
+    "bcmp: xor eax, eax",
+    "mov rcx, rdx",
+    "test rcx, rcx", // which clears what repe would look at
+    "repe cmpsb",
+    "seta al",
+    "sbb al, 0",
+    "movsx eax, al",
+    "ret",
+);
+
+extern "C" fn main(zero_page: u64) -> ! {
+    // SAFETY: the tables above map memory to itself, the entry set the I/O privilege level, and this program ends
+    // below 8 MiB.
+    run(unsafe { Hardware::of_this_machine() }, zero_page)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    // SAFETY: as above.
+    let hardware = unsafe { Hardware::of_this_machine() };
+    if let Some(machine) = Machine::find(hardware, 0x7000) {
+        let _ = writeln!(Uart::new(hardware, machine.uart), "FAILED: {info}");
+    }
+    hardware.crash()
+}

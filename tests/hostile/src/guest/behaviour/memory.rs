@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory that changes while the device reads it, and devices that are reset while they work.
+
+use super::{Result, Row, Stage, ensure};
+use crate::guest::device::NEEDS_RESET;
+use crate::table::Request;
+use crate::table::case::Setup;
+
+/// How often each is tried: it depends on time what is met.
+const ROUNDS: u32 = 50;
+/// Changes between two looks at the device.
+const CHANGES: u32 = 5_000;
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "data-address-changes",
+        clause: "virtio 1.3, 2.7.13: a device that reads a descriptor twice would check one and use another",
+        run: |stage| {
+            let (places, honest) = (stage.places(), stage.honest());
+            changing(stage, &honest, false, honest.descriptors + 16, [places.data(), places.private()])
+        },
+    },
+    Row {
+        name: "indirect-table-changes",
+        clause: "virtio 1.3, 2.7.5.3: likewise",
+        run: |stage| {
+            let places = stage.places();
+            let honest = Setup::honest(&places, Request::Read, true);
+            changing(stage, &honest, true, honest.descriptors, [places.table(), places.private()])
+        },
+    },
+    Row {
+        name: "data-address-in-indirect-table-changes",
+        clause: "virtio 1.3, 2.7.5.3: likewise",
+        run: |stage| {
+            let places = stage.places();
+            let honest = Setup::honest(&places, Request::Read, true);
+            changing(stage, &honest, true, places.table() + 16, [places.data(), places.pool_end - 256])
+        },
+    },
+    Row {
+        name: "length-and-flags-change",
+        clause: "virtio 1.3, 2.7.5: likewise; the second word of a descriptor is length, flags, next",
+        run: |stage| {
+            let honest = stage.honest();
+            let word = |length: u64, flags: u64| length | flags << 32 | 2 << 48;
+            let words = [word(512, 3), word(0xffff_ffff, 1)];
+            changing(stage, &honest, false, honest.descriptors + 24, words)
+        },
+    },
+    Row {
+        name: "reset-in-the-middle",
+        clause: "virtio 1.3, 2.4.1: after a reset the device neither writes memory nor completes requests",
+        run: |stage| {
+            let (device, honest) = (stage.device, stage.honest());
+            for round in 0..ROUNDS {
+                stage.bench.submit(&device, &honest, false)?;
+                for _ in 0..round * 200 {
+                    core::hint::spin_loop();
+                }
+                ensure(device.reset(), "not reset")?;
+                stage.bench.remember_pool();
+                for _ in 0..20 {
+                    device.status();
+                }
+                stage.bench.pool_is_unchanged(&stage.places())?;
+            }
+            Ok(())
+        },
+    },
+    Row {
+        name: "notifications-of-a-dead-queue",
+        clause: "virtio 1.3, 2.1.2 and 2.4: a device that needs a reset, or was reset, serves nothing",
+        run: |stage| {
+            let (device, mut wrong) = (stage.device, stage.honest());
+            ensure(device.reset(), "not reset")?;
+            for _ in 0..10 {
+                (0..100).for_each(|_| device.notify());
+                stage.bench.witness()?;
+            }
+            wrong.head = 65535;
+            stage.bench.submit(&device, &wrong, false)?;
+            device.wait_for_refusal()?;
+            for _ in 0..10 {
+                (0..100).for_each(|_| device.notify());
+                stage.bench.witness()?;
+            }
+            ensure(device.status() & NEEDS_RESET != 0, "NEEDS_RESET went by itself")
+        },
+    },
+];
+
+/// Writes one word of memory and then another, again and again while the device works. It serves or refuses.
+fn changing(stage: &mut Stage<'_>, honest: &Setup, indirect: bool, at: u64, words: [u64; 2]) -> Result {
+    let (device, hardware) = (stage.device, stage.machine.hardware);
+    for _ in 0..ROUNDS {
+        ensure(stage.bench.submit(&device, honest, indirect)?, "a queue in the pool was not enabled")?;
+        let mut turns = 0;
+        while hardware.read::<u16>(honest.used + 2) == 0 && device.status() & NEEDS_RESET == 0 {
+            for _ in 0..CHANGES {
+                hardware.write(at, words[1]);
+                hardware.write(at, words[0]);
+            }
+            turns += 1;
+            ensure(turns < 10_000, "neither served nor refused")?;
+        }
+        ensure(device.reset(), "not reset")?;
+        stage.bench.private_is_unchanged()?;
+    }
+    Ok(())
+}

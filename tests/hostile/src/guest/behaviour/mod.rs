@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a hostile driver does beside wrong addresses. After each of these private memory is as it was, another device
+//! goes on, and the device serves once it is reset.
+
+mod initialisation;
+mod memory;
+mod registers;
+
+use core::fmt::Write;
+
+use super::bench::{Bench, Result};
+use super::device::Device;
+use super::machine::Machine;
+use super::uart::Uart;
+use crate::table::case::Setup;
+use crate::table::{Places, Request};
+
+/// What a row works with.
+struct Stage<'a> {
+    machine: &'a Machine,
+    bench: &'a mut Bench,
+    /// A disk.
+    device: Device,
+}
+
+/// A row.
+struct Row {
+    name: &'static str,
+    /// From where follows what must come of it.
+    clause: &'static str,
+    run: fn(&mut Stage<'_>) -> Result,
+}
+
+/// All of them.
+const ROWS: [&[Row]; 3] = [initialisation::ROWS, memory::ROWS, registers::ROWS];
+
+/// How many there are.
+pub const BEHAVIOURS: usize = initialisation::ROWS.len() + memory::ROWS.len() + registers::ROWS.len();
+
+/// Puts the first disk on either transport through all rows. Returns how many there were.
+pub(super) fn run(machine: &Machine, uart: &mut Uart) -> core::result::Result<u32, &'static str> {
+    let witness = machine.devices().filter(|d| d.id == 4 && !d.is_pci()).last();
+    let mut bench = Bench::new(machine, witness.ok_or("there is no witness")?)?;
+    let mut done = 0;
+    for pci in [false, true] {
+        let device = machine.devices().find(|d| d.id == 2 && d.is_pci() == pci).ok_or("there is no disk")?;
+        for row in ROWS.into_iter().flatten() {
+            let mut stage = Stage { machine, bench: &mut bench, device };
+            let _ = match (row.run)(&mut stage).and_then(|()| stage.recovers()) {
+                Ok(()) => writeln!(uart, "ok {}", row.name),
+                Err(why) => writeln!(uart, "FAILED {} pci={pci}: {why} ({})", row.name, row.clause),
+            };
+            done += 1;
+        }
+    }
+    Ok(done)
+}
+
+impl Stage<'_> {
+    fn places(&self) -> Places {
+        self.bench.places(&self.device)
+    }
+
+    fn honest(&self) -> Setup {
+        Setup::honest(&self.places(), Request::Read, false)
+    }
+
+    fn recovers(&mut self) -> Result {
+        self.bench.private_is_unchanged()?;
+        self.bench.witness()?;
+        let honest = self.honest();
+        self.bench.serve(&self.device, &honest, false).map_err(|_| "not served after a reset")?;
+        if self.device.reset() { Ok(()) } else { Err("not reset at the end") }
+    }
+}
+
+fn ensure(condition: bool, otherwise: &'static str) -> Result {
+    if condition { Ok(()) } else { Err(otherwise) }
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Memory that is watched, and one request at a time.
+
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::Hardware;
+use super::device::{Device, PATIENCE};
+use super::machine::Machine;
+use crate::table::case::Setup;
+use crate::table::subject::Table;
+use crate::table::{DATA, DISK_PATTERN, Places, QUEUE_SIZE, Request, WRITTEN};
+
+/// What went wrong.
+pub(super) type Result = core::result::Result<(), &'static str>;
+
+/// This program and what the loader put into memory end below it; all other private memory holds the canary.
+const CANARY_START: u64 = 8 << 20;
+/// The canary of a word is this and its address.
+const CANARY: u64 = 0xc5e7_a6b3_0000_0000;
+const POOL_WORDS: usize = (2 << 20) / 8;
+const WORK: u64 = 0x8000;
+
+/// A copy of the pool as it was before a request.
+static SNAPSHOT: [AtomicU64; POOL_WORDS] = [const { AtomicU64::new(0) }; POOL_WORDS];
+
+/// The memory of the machine.
+#[derive(Debug)]
+pub(super) struct Bench {
+    hardware: Hardware,
+    pool: (u64, u64),
+    memory_end: u64,
+    /// The device that nobody attacks, and how many requests it got.
+    witness: Device,
+    witnessed: u16,
+}
+
+impl Bench {
+    /// Fills private memory with the canary and starts the witness.
+    pub(super) fn new(machine: &Machine, witness: Device) -> core::result::Result<Self, &'static str> {
+        let (pool, hardware) = (machine.pool, machine.hardware);
+        if pool.1 - pool.0 != 2 << 20 {
+            return Err("the pool must have 2M");
+        }
+        let bench = Self { hardware, pool, memory_end: machine.memory_end, witness, witnessed: 0 };
+        for address in bench.private().into_iter().flat_map(words) {
+            hardware.write(address, CANARY | address);
+        }
+        let honest = Setup::honest(&bench.places(&witness).witness(), Request::Random, false);
+        if !(witness.reset() && witness.negotiate(false) && witness.enable_queue(&honest)) {
+            return Err("the witness does not start");
+        }
+        witness.start();
+        Ok(bench)
+    }
+
+    pub(super) fn places(&self, device: &Device) -> Places {
+        Places { pool: self.pool.0, pool_end: self.pool.1, registers: device.registers }
+    }
+
+    /// A request that must be served, by a device that was just reset.
+    pub(super) fn serve(&self, device: &Device, setup: &Setup, indirect: bool) -> Result {
+        if !self.submit(device, setup, indirect)? {
+            return Err("a queue in the pool was not enabled");
+        }
+        self.finish(device, setup)
+    }
+
+    /// Waits for the end of a request, and looks at what it brought.
+    pub(super) fn finish(&self, device: &Device, setup: &Setup) -> Result {
+        self.wait(setup.used, 1)?;
+        let (places, request) = (self.places(device), setup.request);
+        let table = setup.indirect.map_or(setup.queue_table, |(_, table)| table);
+        let [data, status] = data_and_status(&table, request, &places);
+        let written: u32 = self.hardware.read(setup.used + 8);
+        let expected = match request {
+            Request::Read => 513,
+            Request::Write => 1,
+            Request::Random => 512,
+            Request::Send => 0,
+        };
+        if written != expected {
+            return Err("the used element has another length");
+        }
+        if matches!(request, Request::Read | Request::Write) && self.hardware.read::<u8>(status) != 0 {
+            return Err("the status is not OK");
+        }
+        let byte = |at: u64| self.hardware.read::<u8>(data + at);
+        match request {
+            Request::Read if (0..DATA).any(|at| byte(at) != DISK_PATTERN) => {
+                Err("the data is not the disk's")
+            }
+            Request::Random if (0..DATA).all(|at| byte(at) == 0) => Err("no random data"),
+            _ => Ok(()),
+        }
+    }
+
+    /// A request that must be refused, and move no byte.
+    pub(super) fn refuse(&mut self, device: &Device, setup: &Setup, indirect: bool) -> Result {
+        let enabled = self.submit(device, setup, indirect)?;
+        device.wait_for_refusal()?;
+        let places = self.places(device);
+        let area = [setup.descriptors, setup.available, setup.used]
+            != [places.descriptors(), places.available(), places.used()];
+        if area == enabled {
+            return Err(if enabled { "a bad queue was enabled" } else { "a good queue was not enabled" });
+        }
+        self.witness()?;
+        if !device.reset() {
+            return Err("the device was not reset");
+        }
+        // From here on the device may touch nothing: what it did is done.
+        if self.hardware.read::<u16>(places.used() + 2) != 0 {
+            return Err("the request was completed");
+        }
+        self.pool_is_unchanged(&places)
+    }
+
+    /// Private memory is as it was.
+    pub(super) fn private_is_unchanged(&self) -> Result {
+        fence(Ordering::SeqCst);
+        let same = |(start, end)| (start..end).step_by(8).zip(self.hardware.words(start, end)).all(canary);
+        let same = self.private().into_iter().all(same);
+        if same { Ok(()) } else { Err("private memory was written") }
+    }
+
+    /// The other device serves one more request.
+    pub(super) fn witness(&mut self) -> Result {
+        let places = self.places(&self.witness).witness();
+        let setup = Setup::honest(&places, Request::Random, false);
+        self.write_table(setup.descriptors, &setup.queue_table);
+        self.hardware.write(places.data(), 0u64);
+        let slot = u64::from(self.witnessed % QUEUE_SIZE);
+        self.hardware.write(setup.available + 4 + 2 * slot, 0u16);
+        self.witnessed = self.witnessed.wrapping_add(1);
+        fence(Ordering::SeqCst);
+        self.hardware.write(setup.available + 2, self.witnessed);
+        self.witness.notify();
+        self.wait(setup.used, self.witnessed).map_err(|_| "another device stopped")?;
+        if self.hardware.read::<u64>(places.data()) == 0 {
+            Err("another device gave no data")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Prepares memory, starts the device and submits the request. Whether the queue was enabled.
+    pub(super) fn submit(
+        &self,
+        device: &Device,
+        setup: &Setup,
+        indirect: bool,
+    ) -> core::result::Result<bool, &'static str> {
+        if !(device.reset() && device.negotiate(indirect)) {
+            return Err("the device does not start");
+        }
+        self.prepare(device, setup);
+        let enabled = device.enable_queue(setup);
+        device.start();
+        device.notify();
+        Ok(enabled)
+    }
+
+    /// Writes the pool: rings, tables, buffers, and nothing else.
+    pub(super) fn prepare(&self, device: &Device, setup: &Setup) {
+        let witness = self.places(&self.witness).witness().descriptors();
+        for address in words(self.pool).filter(|at| !(witness..witness + WORK).contains(at)) {
+            self.hardware.write(address, 0u64);
+        }
+        let table = setup.indirect.map_or(setup.queue_table, |(_, table)| table);
+        let places = self.places(device);
+        if matches!(setup.request, Request::Read | Request::Write) {
+            // type and sector (virtio 1.3, 5.2.6)
+            let (kind, sector) = if setup.request == Request::Write { (1u32, 2u64) } else { (0, 1) };
+            self.put(table[0].address, &kind.to_le_bytes());
+            self.put(table[0].address.wrapping_add(8), &sector.to_le_bytes());
+            let [data, status] = data_and_status(&table, setup.request, &places);
+            self.put(status, &[0xff]);
+            if setup.request == Request::Write {
+                self.put(data, &[WRITTEN; 512]);
+            }
+        }
+        if let Some((address, table)) = &setup.indirect {
+            self.write_table(*address, table);
+        }
+        self.write_table(setup.descriptors, &setup.queue_table);
+        self.put(setup.available.wrapping_add(2), &setup.index.to_le_bytes());
+        for slot in 0..u64::from(QUEUE_SIZE) {
+            self.put(setup.available.wrapping_add(4 + 2 * slot), &setup.head.to_le_bytes());
+        }
+        self.remember_pool();
+    }
+
+    /// Copies the pool, for [`Self::pool_is_unchanged`].
+    pub(super) fn remember_pool(&self) {
+        for (address, copy) in words(self.pool).zip(&SNAPSHOT) {
+            copy.store(self.hardware.read(address), Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the pool is as it was, but for the flags and events of the used ring, which are the device's.
+    pub(super) fn pool_is_unchanged(&self, places: &Places) -> Result {
+        let witness = places.witness().descriptors();
+        for (address, copy) in words(self.pool).zip(&SNAPSHOT) {
+            let ours = (places.used()..places.used() + 72).contains(&address)
+                || (witness..witness + WORK).contains(&address);
+            if !ours && self.hardware.read::<u64>(address) != copy.load(Ordering::Relaxed) {
+                return Err("the pool was written");
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self, used: u64, index: u16) -> Result {
+        for _ in 0..PATIENCE {
+            if self.hardware.read::<u16>(used + 2) == index {
+                fence(Ordering::SeqCst);
+                return Ok(());
+            }
+            // An exit, so that the other side has the CPU.
+            self.witness.status();
+        }
+        Err("the request was not served")
+    }
+
+    fn write_table(&self, address: u64, table: &Table) {
+        for (offset, entry) in (0..).step_by(16).zip(table) {
+            let at = address.wrapping_add(offset);
+            if *entry == Default::default() {
+                continue;
+            }
+            self.put(at, &entry.address.to_le_bytes());
+            self.put(at.wrapping_add(8), &entry.length.to_le_bytes());
+            self.put(at.wrapping_add(12), &entry.flags.to_le_bytes());
+            self.put(at.wrapping_add(14), &entry.next.to_le_bytes());
+        }
+    }
+
+    /// Writes bytes that are in the pool; others are no memory, or hold the canary.
+    fn put(&self, address: u64, bytes: &[u8]) {
+        for (at, byte) in bytes.iter().enumerate() {
+            let address = address.wrapping_add(at as u64);
+            if (self.pool.0..self.pool.1).contains(&address) {
+                self.hardware.write(address, *byte);
+            }
+        }
+    }
+
+    fn private(&self) -> [(u64, u64); 2] {
+        [(CANARY_START, self.pool.0), (self.pool.1, self.memory_end)]
+    }
+}
+
+fn canary((address, word): (u64, &u64)) -> bool {
+    *word == CANARY | address
+}
+
+fn words((start, end): (u64, u64)) -> impl Iterator<Item = u64> {
+    (0..(end - start) / 8).map(move |word| start + 8 * word)
+}
+
+/// Where the data and the status byte are: in the first and the last device-writable descriptor, as a rule.
+fn data_and_status(table: &Table, request: Request, places: &Places) -> [u64; 2] {
+    match request {
+        Request::Random => [table[0].address, places.status()],
+        Request::Send => [table[1].address, places.status()],
+        Request::Read | Request::Write => [table[1].address, table[2].address],
+    }
+}

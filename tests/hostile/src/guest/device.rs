@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The registers of a virtio device, over either transport.
+
+use super::Hardware;
+use crate::table::case::Setup;
+use crate::table::{Kind, QUEUE_SIZE};
+
+/// Device status bits (virtio 1.3, 2.1).
+pub(super) const ACKNOWLEDGE: u8 = 1;
+pub(super) const DRIVER: u8 = 2;
+pub(super) const DRIVER_OK: u8 = 4;
+pub(super) const FEATURES_OK: u8 = 8;
+pub(super) const NEEDS_RESET: u8 = 64;
+
+/// Feature bits (virtio 1.3, 6).
+pub(super) const INDIRECT_DESC: u64 = 1 << 28;
+const EVENT_IDX: u64 = 1 << 29;
+pub(super) const VERSION_1: u64 = 1 << 32;
+pub(super) const ACCESS_PLATFORM: u64 = 1 << 33;
+
+/// The interrupt cause "configuration change", in InterruptStatus and in ISR status.
+const CONFIGURATION: u32 = 2;
+
+/// Polls after which a device is taken to be stuck: some seconds, since each is an exit.
+pub(super) const PATIENCE: u32 = 50_000;
+
+/// Offsets of virtio-mmio registers (virtio 1.3, 4.2.2).
+mod mmio {
+    pub(super) const DEVICE_ID: u64 = 0x008;
+    pub(super) const DRIVER_FEATURES: u64 = 0x020;
+    pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x024;
+    pub(super) const QUEUE_SELECT: u64 = 0x030;
+    pub(super) const QUEUE_SIZE: u64 = 0x038;
+    pub(super) const QUEUE_READY: u64 = 0x044;
+    pub(super) const QUEUE_NOTIFY: u64 = 0x050;
+    pub(super) const INTERRUPT_STATUS: u64 = 0x060;
+    pub(super) const STATUS: u64 = 0x070;
+    pub(super) const AREAS: [u64; 3] = [0x080, 0x090, 0x0a0];
+}
+
+/// Offsets in the common configuration structure (virtio 1.3, 4.1.4.3).
+mod common {
+    pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x08;
+    pub(super) const DRIVER_FEATURES: u64 = 0x0c;
+    pub(super) const STATUS: u64 = 0x14;
+    pub(super) const QUEUE_SELECT: u64 = 0x16;
+    pub(super) const QUEUE_SIZE: u64 = 0x18;
+    pub(super) const QUEUE_ENABLE: u64 = 0x1c;
+    pub(super) const QUEUE_NOTIFY_OFF: u64 = 0x1e;
+    pub(super) const AREAS: [u64; 3] = [0x20, 0x28, 0x30];
+}
+
+/// Where the structures of a virtio-pci function are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pci {
+    pub(super) common: u64,
+    pub(super) notify: u64,
+    pub(super) multiplier: u32,
+    pub(super) isr: u64,
+    /// MSI-X table.
+    pub(super) table: u64,
+    /// Offset of the MSI-X capability.
+    pub(super) msix: u32,
+    /// Its address in configuration space.
+    pub(super) function: u32,
+}
+
+/// A device.
+#[derive(Clone, Copy, Debug)]
+pub struct Device {
+    hardware: Hardware,
+    /// The start of its register window.
+    pub registers: u64,
+    /// virtio 1.3, 5.
+    pub id: u32,
+    /// The queue that is used.
+    queue: u16,
+    pci: Option<Pci>,
+}
+
+impl Device {
+    pub(super) fn mmio(hardware: Hardware, registers: u64) -> Self {
+        let id = hardware.read(registers + mmio::DEVICE_ID);
+        Self { hardware, registers, id, queue: queue(id), pci: None }
+    }
+
+    pub(super) fn pci(hardware: Hardware, registers: u64, id: u32, pci: Pci) -> Self {
+        Self { hardware, registers, id, queue: queue(id), pci: Some(pci) }
+    }
+
+    /// Whether it is on PCI.
+    pub fn is_pci(&self) -> bool {
+        self.pci.is_some()
+    }
+
+    pub(super) fn status(&self) -> u8 {
+        match self.pci {
+            Some(pci) => self.hardware.read(pci.common + common::STATUS),
+            None => self.hardware.read::<u32>(self.registers + mmio::STATUS).to_le_bytes()[0],
+        }
+    }
+
+    pub(super) fn set_status(&self, status: u8) {
+        match self.pci {
+            Some(pci) => self.hardware.write(pci.common + common::STATUS, status),
+            None => self.hardware.write(self.registers + mmio::STATUS, u32::from(status)),
+        }
+    }
+
+    /// Resets the device. `false` if it does not say that it did (virtio 1.3, 2.4.2).
+    pub(super) fn reset(&self) -> bool {
+        self.set_status(0);
+        self.status() == 0
+    }
+
+    /// A driver's first steps (virtio 1.3, 3.1.1), up to FEATURES_OK, which the device may refuse.
+    pub(super) fn negotiate(&self, indirect: bool) -> bool {
+        let extra = if indirect { INDIRECT_DESC | EVENT_IDX } else { 0 };
+        self.accept(VERSION_1 | ACCESS_PLATFORM | extra)
+    }
+
+    /// The same with any features.
+    pub(super) fn accept(&self, features: u64) -> bool {
+        let [a, b, c, d, e, f, g, h] = features.to_le_bytes();
+        self.set_status(ACKNOWLEDGE);
+        self.set_status(ACKNOWLEDGE | DRIVER);
+        for (select, half) in [(0u32, [a, b, c, d]), (1, [e, f, g, h])] {
+            let (selector, features) = match self.pci {
+                Some(pci) => {
+                    (pci.common + common::DRIVER_FEATURES_SELECT, pci.common + common::DRIVER_FEATURES)
+                }
+                None => {
+                    (self.registers + mmio::DRIVER_FEATURES_SELECT, self.registers + mmio::DRIVER_FEATURES)
+                }
+            };
+            self.hardware.write(selector, select);
+            self.hardware.write(features, u32::from_le_bytes(half));
+        }
+        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+        self.status() & FEATURES_OK != 0
+    }
+
+    /// Says where the queue is and enables it. `false` if the device did not.
+    pub(super) fn enable_queue(&self, setup: &Setup) -> bool {
+        let hardware = self.hardware;
+        self.place_queue(setup);
+        if let Some(pci) = self.pci {
+            hardware.write(pci.common + common::QUEUE_ENABLE, 1u16);
+            return hardware.read::<u16>(pci.common + common::QUEUE_ENABLE) == 1;
+        }
+        hardware.write(self.registers + mmio::QUEUE_READY, 1u32);
+        hardware.read::<u32>(self.registers + mmio::QUEUE_READY) == 1
+    }
+
+    /// Writes the registers that say where the queue is, each address in halves.
+    pub(super) fn place_queue(&self, setup: &Setup) {
+        let hardware = self.hardware;
+        let (base, offsets) = match self.pci {
+            Some(pci) => {
+                hardware.write(pci.common + common::QUEUE_SELECT, self.queue);
+                hardware.write(pci.common + common::QUEUE_SIZE, QUEUE_SIZE);
+                (pci.common, common::AREAS)
+            }
+            None => {
+                hardware.write(self.registers + mmio::QUEUE_SELECT, u32::from(self.queue));
+                hardware.write(self.registers + mmio::QUEUE_SIZE, u32::from(QUEUE_SIZE));
+                (self.registers, mmio::AREAS)
+            }
+        };
+        for (offset, area) in offsets.into_iter().zip([setup.descriptors, setup.available, setup.used]) {
+            let [a, b, c, d, e, f, g, h] = area.to_le_bytes();
+            hardware.write(base + offset, u32::from_le_bytes([a, b, c, d]));
+            hardware.write(base + offset + 4, u32::from_le_bytes([e, f, g, h]));
+        }
+    }
+
+    pub(super) fn start(&self) {
+        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK);
+    }
+
+    /// The structures of a virtio-pci function.
+    pub(super) fn pci_structures(&self) -> Option<Pci> {
+        self.pci
+    }
+
+    /// Notifies the queue.
+    pub(super) fn notify(&self) {
+        match self.pci {
+            Some(pci) => {
+                let offset: u16 = self.hardware.read(pci.common + common::QUEUE_NOTIFY_OFF);
+                let offset = u64::from(offset) * u64::from(pci.multiplier);
+                self.hardware.write(pci.notify + offset, self.queue);
+            }
+            None => self.hardware.write(self.registers + mmio::QUEUE_NOTIFY, u32::from(self.queue)),
+        }
+    }
+
+    /// Waits for DEVICE_NEEDS_RESET and for the configuration interrupt that tells of it (virtio 1.3, 2.1.2).
+    pub(super) fn wait_for_refusal(&self) -> Result<(), &'static str> {
+        let mut causes = 0;
+        for _ in 0..PATIENCE {
+            if self.status() & NEEDS_RESET == 0 {
+                continue;
+            }
+            // ISR status is cleared as it is read (virtio 1.3, 4.1.4.5).
+            causes |= match self.pci {
+                Some(pci) => u32::from(self.hardware.read::<u8>(pci.isr)),
+                None => self.hardware.read(self.registers + mmio::INTERRUPT_STATUS),
+            };
+            if causes & CONFIGURATION != 0 {
+                return Ok(());
+            }
+        }
+        let set = self.status() & NEEDS_RESET != 0;
+        Err(if set { "no configuration interrupt" } else { "no NEEDS_RESET" })
+    }
+}
+
+/// The queue of a device type that is used here.
+fn queue(id: u32) -> u16 {
+    let kinds = [Kind::Blk, Kind::Rng, Kind::Net];
+    kinds.iter().map(|kind| kind.id_and_queue()).find(|(other, _)| *other == id).map_or(0, |(_, queue)| queue)
+}

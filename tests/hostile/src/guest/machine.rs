@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The machine as the device tree describes it.
+
+use dtoolkit::fdt::{Fdt, FdtNode};
+use dtoolkit::{Node, Property};
+
+use super::Hardware;
+use super::device::Device;
+use super::pci;
+
+/// More devices than a machine has.
+const MAX_DEVICES: usize = 96;
+
+/// What the guest needs to know.
+#[derive(Debug)]
+pub struct Machine {
+    /// The memory and the ports.
+    pub hardware: Hardware,
+    /// Registers of the UART.
+    pub uart: u64,
+    /// The register that powers off, and the value that does it.
+    pub power_off: (u64, u32),
+    /// First byte of the pool, and the one after its last.
+    pub pool: (u64, u64),
+    /// The end of RAM.
+    pub memory_end: u64,
+    command_line: &'static str,
+    devices: [Option<Device>; MAX_DEVICES],
+}
+
+/// Offset of `setup_data` in the zero page (boot.rst), and of its fields.
+const SETUP_DATA: u64 = 0x250;
+const SETUP_DTB: u32 = 2;
+
+impl Machine {
+    /// Reads the tree that the zero page leads to.
+    #[must_use]
+    pub fn find(hardware: Hardware, zero_page: u64) -> Option<Self> {
+        let mut data: u64 = hardware.read(zero_page + SETUP_DATA);
+        while data != 0 && hardware.read::<u32>(data + 8) != SETUP_DTB {
+            data = hardware.read(data);
+        }
+        if data == 0 {
+            return None;
+        }
+        let length = usize::try_from(hardware.read::<u32>(data + 12)).ok()?;
+        let fdt = Fdt::new(hardware.bytes(data + 16, length)).ok()?;
+        let root = fdt.root();
+        let chosen = fdt.find_node("/chosen")?;
+        let (pool, pool_size) = reg(&fdt.find_node("/reserved-memory")?.children().next()?)?;
+        let (memory, memory_size) = find(&root, "memory").and_then(|node| reg(&node))?;
+        let mut machine = Self {
+            hardware,
+            uart: reg(&find(&root, "serial")?)?.0,
+            power_off: (reg(&find(&root, "syscon")?)?.0, cell(&find(&root, "poweroff")?, "value")?),
+            pool: (pool, pool + pool_size),
+            memory_end: memory + memory_size,
+            command_line: chosen.property("bootargs")?.value_as::<&str>().ok()?,
+            devices: [const { None }; MAX_DEVICES],
+        };
+        let mut devices = machine.devices.iter_mut();
+        for node in root.children().filter(|node| node.name_without_address() == "virtio") {
+            *devices.next()? = Some(Device::mmio(hardware, reg(&node)?.0));
+        }
+        if let Some(host) = find(&root, "pci") {
+            for node in host.children() {
+                *devices.next()? = Some(pci::device(hardware, cell(&node, "reg")?)?);
+            }
+        }
+        Some(machine)
+    }
+
+    /// What the command line says after `name=`.
+    pub fn scenario(&self, name: &str) -> Option<&'static str> {
+        self.command_line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// All virtio devices, in the order of the tree.
+    pub fn devices(&self) -> impl Iterator<Item = Device> {
+        self.devices.iter().copied().flatten()
+    }
+}
+
+fn find(parent: &FdtNode<'static>, name: &str) -> Option<FdtNode<'static>> {
+    parent.children().find(|node| node.name_without_address() == name)
+}
+
+/// Address and size, of two cells each.
+fn reg(node: &FdtNode<'_>) -> Option<(u64, u64)> {
+    let reg = node.property("reg")?;
+    let (address, size) = reg.value().split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*address), u64::from_be_bytes(*size.first_chunk()?)))
+}
+
+/// The first cell of a property.
+fn cell(node: &FdtNode<'_>, name: &str) -> Option<u32> {
+    node.property(name)?.value().first_chunk().copied().map(u32::from_be_bytes)
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Chains and rings that lie in the right place and are wrong in themselves.
+
+use super::case::{Record, Setup};
+use super::subject::{Descriptor, INDIRECT, NEXT, WRITE};
+use super::{DESCRIPTOR, Kind, Places, QUEUE_SIZE, Request};
+
+/// Which structure the refusal names.
+#[derive(Clone, Copy, Debug)]
+pub enum At {
+    /// The descriptor with this index in the table that has the buffers.
+    Buffers(u64),
+    /// The descriptor with this index in the queue's table.
+    Queue(u64),
+    /// The index of the available ring.
+    Index,
+    /// The first entry of the available ring.
+    Entry,
+}
+
+/// With which features.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// With and without VIRTIO_F_INDIRECT_DESC.
+    Both,
+    /// With it only.
+    Indirect,
+    /// Without it only.
+    Plain,
+}
+
+/// A way to be malformed.
+#[derive(Debug)]
+pub struct Malformed {
+    /// In the name of a case.
+    pub name: &'static str,
+    /// For which device types.
+    pub kinds: &'static [Kind],
+    /// With which features.
+    pub with: With,
+    /// Spoils an honest request.
+    pub spoil: fn(&Places, &mut Setup),
+    /// What is refused.
+    pub at: At,
+    /// Why.
+    pub reason: &'static str,
+    /// From where that follows.
+    pub clause: &'static str,
+}
+
+impl Malformed {
+    pub(super) fn is_for(&self, kind: Kind, indirect: bool) -> bool {
+        let features = match self.with {
+            With::Both => true,
+            With::Indirect => indirect,
+            With::Plain => !indirect,
+        };
+        self.kinds.contains(&kind) && features
+    }
+
+    pub(super) fn setup(&self, kind: Kind, places: &Places, indirect: bool) -> Setup {
+        let mut setup = Setup::honest(places, kind.request(), indirect);
+        (self.spoil)(places, &mut setup);
+        setup
+    }
+
+    pub(super) fn record(&self, places: &Places, indirect: bool) -> Record {
+        let buffers = if indirect { places.table() } else { places.descriptors() };
+        let (structure, address, length) = match self.at {
+            At::Buffers(index) => ("descriptor", buffers + DESCRIPTOR * index, DESCRIPTOR),
+            At::Queue(index) => ("descriptor", places.descriptors() + DESCRIPTOR * index, DESCRIPTOR),
+            // virtio 1.3, 2.7.6: flags, idx, ring[], each of 16 bits
+            At::Index => ("available-ring", places.available() + 2, 2),
+            At::Entry => ("available-ring", places.available() + 4, 2),
+        };
+        Record { structure, address, length, reason: self.reason }
+    }
+}
+
+const ALL: &[Kind] = &[Kind::Blk, Kind::Rng, Kind::Net];
+const BLK: &[Kind] = &[Kind::Blk];
+const RNG: &[Kind] = &[Kind::Rng];
+const NET: &[Kind] = &[Kind::Net];
+
+const TOO_LONG: &str = "the chain loops or is longer than the queue";
+const NO_DESCRIPTOR: &str = "no such descriptor in its table";
+const AHEAD: &str = "the available index is more than the queue size ahead";
+const NESTED: &str = "INDIRECT inside an indirect table";
+const NOT_A_REQUEST: &str = "wrong direction, or too short for the request";
+
+const LENGTH: &str = "virtio 1.3, 2.7.5.3.1: no chain is longer than the Queue Size";
+const REQUEST: &str = "virtio 1.3, 5.2.6: header readable, then data, status writable and last";
+const FRAME: &str = "virtio 1.3, 5.1.6.2: header and frame are device-readable, the header has 12 bytes";
+const NO_NEST: &str = "virtio 1.3, 2.7.5.3.1: no INDIRECT within an indirect table, wherever it points";
+const INDEX: &str = "virtio 1.3, 2.7.13: idx counts entries, of which there are Queue Size";
+
+const fn row(
+    name: &'static str,
+    kinds: &'static [Kind],
+    with: With,
+    (at, reason): (At, &'static str),
+    clause: &'static str,
+    spoil: fn(&Places, &mut Setup),
+) -> Malformed {
+    Malformed { name, kinds, with, spoil, at, reason, clause }
+}
+
+/// All of them.
+pub const MALFORMED: &[Malformed] = &[
+    // The ninth descriptor is one too many.
+    row("loop-of-two", BLK, With::Both, (At::Buffers(2), TOO_LONG), LENGTH, |_, setup| {
+        let last = &mut setup.buffers()[2];
+        (last.flags, last.next) = (WRITE | NEXT, 1);
+    }),
+    row("loop-of-one", RNG, With::Both, (At::Buffers(0), TOO_LONG), LENGTH, |_, setup| {
+        setup.buffers()[0].flags |= NEXT;
+    }),
+    row("nine-descriptors", BLK, With::Indirect, (At::Buffers(8), TOO_LONG), LENGTH, |places, setup| {
+        setup.queue_table[0].length = 9 * 16;
+        let byte = Descriptor { address: places.data(), length: 1, flags: WRITE | NEXT, next: 0 };
+        for (index, next) in (1..9).zip(2..) {
+            setup.buffers()[index] = Descriptor { next, ..byte };
+        }
+        setup.buffers()[8].flags = WRITE;
+    }),
+    row(
+        "next-behind-queue",
+        BLK,
+        With::Plain,
+        (At::Buffers(QUEUE_SIZE as u64), NO_DESCRIPTOR),
+        "virtio 1.3, 2.7.5: next is an index into the table",
+        |_, setup| setup.buffers()[0].next = QUEUE_SIZE,
+    ),
+    row(
+        "next-behind-table",
+        BLK,
+        With::Indirect,
+        (At::Buffers(3), NO_DESCRIPTOR),
+        "virtio 1.3, 2.7.5.3: next is an index into the indirect table",
+        |_, setup| setup.buffers()[0].next = 3,
+    ),
+    row(
+        "next-65535",
+        BLK,
+        With::Both,
+        (At::Buffers(65535), NO_DESCRIPTOR),
+        "virtio 1.3, 2.7.5: next is an index into the table",
+        |_, setup| setup.buffers()[0].next = 65535,
+    ),
+    row(
+        "head-behind-queue",
+        ALL,
+        With::Both,
+        (At::Entry, NO_DESCRIPTOR),
+        "virtio 1.3, 2.7.6: an entry is the index of a chain's head",
+        |_, setup| setup.head = QUEUE_SIZE,
+    ),
+    row(
+        "head-65535",
+        ALL,
+        With::Both,
+        (At::Entry, NO_DESCRIPTOR),
+        "virtio 1.3, 2.7.6: an entry is the index of a chain's head",
+        |_, setup| setup.head = 65535,
+    ),
+    row("index-one-too-far", ALL, With::Both, (At::Index, AHEAD), INDEX, |_, setup| {
+        setup.index = QUEUE_SIZE + 1;
+    }),
+    row("index-back", ALL, With::Both, (At::Index, AHEAD), INDEX, |_, setup| {
+        setup.index = 65535;
+    }),
+    row(
+        "indirect-not-negotiated",
+        ALL,
+        With::Plain,
+        (At::Queue(0), "INDIRECT without the feature"),
+        "virtio 1.3, 2.7.5.3.1: no INDIRECT unless VIRTIO_F_INDIRECT_DESC was negotiated",
+        |places, setup| {
+            setup.queue_table[0] =
+                Descriptor { address: places.table(), length: 48, flags: INDIRECT, next: 0 };
+        },
+    ),
+    row(
+        "indirect-with-next",
+        ALL,
+        With::Indirect,
+        (At::Queue(0), "INDIRECT together with NEXT"),
+        "virtio 1.3, 2.7.5.3.1: not both INDIRECT and NEXT",
+        |_, setup| setup.queue_table[0].flags |= NEXT,
+    ),
+    row("nested-in-pool", BLK, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
+        setup.buffers()[1] =
+            Descriptor { address: places.table() + 256, length: 16, flags: INDIRECT, next: 0 };
+    }),
+    row("nested-in-private", BLK, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
+        setup.buffers()[1] = Descriptor { address: places.private(), length: 16, flags: INDIRECT, next: 0 };
+    }),
+    row("nested-in-itself", RNG, With::Indirect, (At::Buffers(0), NESTED), NO_NEST, |places, setup| {
+        setup.buffers()[0] = Descriptor { address: places.table(), length: 16, flags: INDIRECT, next: 0 };
+    }),
+    row(
+        "readable-after-writable",
+        BLK,
+        With::Both,
+        (At::Buffers(2), "a device-readable descriptor after a device-writable one"),
+        "virtio 1.3, 2.7.4.2: device-writable descriptors come after device-readable ones",
+        |_, setup| setup.buffers()[2].flags = 0,
+    ),
+    row("nothing-writable", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
+        for buffer in setup.buffers() {
+            buffer.flags &= !WRITE;
+        }
+    }),
+    row("nothing-readable", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
+        setup.buffers()[0].flags |= WRITE;
+    }),
+    row("short-header", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
+        setup.buffers()[0].length = 15;
+    }),
+    row("read-of-readable", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
+        setup.buffers()[1].flags &= !WRITE;
+    }),
+    row("write-from-writable", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
+        setup.request = Request::Write;
+    }),
+    row(
+        "readable-buffer",
+        RNG,
+        With::Both,
+        (At::Queue(0), NOT_A_REQUEST),
+        "virtio 1.3, 5.4.6.1: no device-readable buffer is placed into the queue",
+        |_, setup| setup.buffers()[0].flags &= !WRITE,
+    ),
+    row(
+        "no-bytes-at-all",
+        RNG,
+        With::Both,
+        (At::Queue(0), NOT_A_REQUEST),
+        "virtio 1.3, 5.4.6.1: the device places one byte or more into a buffer, so it has one",
+        |_, setup| setup.buffers()[0].length = 0,
+    ),
+    row("loop-back", NET, With::Both, (At::Buffers(0), TOO_LONG), LENGTH, |_, setup| {
+        setup.buffers()[1].flags = NEXT;
+    }),
+    row("writable-frame", NET, With::Both, (At::Queue(0), NOT_A_REQUEST), FRAME, |_, setup| {
+        setup.buffers()[1].flags = WRITE;
+    }),
+    row("all-writable", NET, With::Both, (At::Queue(0), NOT_A_REQUEST), FRAME, |_, setup| {
+        setup.buffers()[0].flags |= WRITE;
+        setup.buffers()[1].flags |= WRITE;
+    }),
+    row("less-than-a-header", NET, With::Both, (At::Queue(0), NOT_A_REQUEST), FRAME, |_, setup| {
+        (setup.buffers()[0].flags, setup.buffers()[0].length) = (0, 11);
+    }),
+];

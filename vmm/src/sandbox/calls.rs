@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The system calls that each kind of thread needs. The kernel looks at arguments of 32 bits only where they are listed
+//! here: requests, flags, signals.
+
+use cvmm_devices::virtio::Kind;
+use kvm_bindings::{KVMIO, kvm_ioeventfd, kvm_irq_routing, kvm_msi, kvm_regs};
+use libc::c_long;
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
+
+use super::ThreadKind;
+
+// Linux, Documentation/virt/kvm/api.rst.
+ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
+ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
+ioctl_iow_nr!(KVM_SET_GSI_ROUTING, KVMIO, 0x6a, kvm_irq_routing);
+ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
+ioctl_iow_nr!(KVM_SIGNAL_MSI, KVMIO, 0xa5, kvm_msi);
+
+/// A call and the condition under which it is allowed.
+pub(super) type Allowed = (c_long, When);
+
+/// A condition on a call's arguments.
+#[derive(Clone, Debug)]
+pub(super) enum When {
+    /// None.
+    Always,
+    /// The argument with this index has one of these values.
+    OneOf { argument: u8, values: Vec<u64> },
+    /// The argument with this index has none of these bits.
+    Without { argument: u8, bits: u64 },
+}
+
+/// Calls that fail with EACCES. malloc looks at the number of CPUs and at the overcommit policy now and then, a
+/// backtrace at the program's file: both go on without.
+pub(super) const FAILING: &[c_long] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_open,
+    libc::SYS_openat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_stat,
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_getcwd,
+];
+
+/// All that a thread of this kind may call.
+pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
+    let mut calls = common();
+    let mut ioctls = Vec::new();
+    match kind {
+        ThreadKind::Main => {
+            calls.extend([
+                // Console input that nobody can take is not waited for.
+                (libc::SYS_epoll_ctl, When::Always),
+                // While the vCPUs end.
+                (libc::SYS_clock_nanosleep, When::Always),
+                // Disks, at the end.
+                (libc::SYS_fdatasync, When::Always),
+            ]);
+            // The terminal is restored.
+            ioctls.extend([libc::TCGETS, libc::TCSETS, libc::TCGETS2, libc::TCSETS2]);
+        }
+        // What a driver writes to a register happens here: interrupt routes, the place of a PCI function's
+        // notifications, reset and start of a tap.
+        ThreadKind::Vcpu => {
+            ioctls.extend([
+                KVM_RUN(),
+                KVM_GET_REGS(),
+                KVM_SET_GSI_ROUTING(),
+                KVM_IOEVENTFD(),
+                KVM_SIGNAL_MSI(),
+            ]);
+            ioctls.extend([libc::TUNSETOFFLOAD, libc::TUNSETQUEUE]);
+        }
+        ThreadKind::Device(device) => {
+            // The interrupt pin of a PCI function.
+            ioctls.push(KVM_SIGNAL_MSI());
+            match device {
+                Kind::Blk => calls.extend(
+                    [libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync, libc::SYS_fallocate]
+                        .map(|call| (call, When::Always)),
+                ),
+                // writev is common.
+                Kind::Net => ioctls.push(libc::TUNSETQUEUE),
+                // read is common.
+                Kind::Rng => {}
+            }
+        }
+    }
+    calls.push((libc::SYS_ioctl, When::OneOf { argument: 1, values: ioctls }));
+    calls
+}
+
+/// What every thread needs: memory, locks, eventfds, the console and the log, and its end, also by a panic.
+fn common() -> Vec<Allowed> {
+    let always = [
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_writev,
+        libc::SYS_close,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_epoll_wait,
+        libc::SYS_epoll_pwait,
+        libc::SYS_brk,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_futex,
+        libc::SYS_sched_yield,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_clock_gettime,
+        libc::SYS_getrandom,
+        libc::SYS_getpid,
+        libc::SYS_gettid,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_restart_syscall,
+        libc::SYS_sigaltstack,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ];
+    let one_of = |argument, values: &[libc::c_int]| When::OneOf {
+        argument,
+        values: values.iter().map(|value| u64::from(value.cast_unsigned())).collect(),
+    };
+    let no_code = When::Without { argument: 2, bits: u64::from(libc::PROT_EXEC.cast_unsigned()) };
+    // Not MADV_DODUMP: guest memory stays out of core dumps.
+    let advice = [
+        libc::MADV_DONTNEED,
+        libc::MADV_FREE,
+        libc::MADV_HUGEPAGE,
+        libc::MADV_NOHUGEPAGE,
+        MADV_GUARD_INSTALL,
+        MADV_GUARD_REMOVE,
+    ];
+    let mut calls: Vec<Allowed> = always.map(|call| (call, When::Always)).into();
+    calls.extend([
+        (libc::SYS_mmap, no_code.clone()),
+        (libc::SYS_mprotect, no_code),
+        (libc::SYS_madvise, one_of(2, &advice)),
+        // In debug builds, the standard library makes sure that what it closes is open.
+        (libc::SYS_fcntl, one_of(1, &[libc::F_GETFD])),
+        // libc's abort, and the standard library's handler of stack overflows, which lets others be fatal.
+        (libc::SYS_rt_sigaction, one_of(0, &[libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS])),
+        // To threads of this process.
+        (libc::SYS_tgkill, When::OneOf { argument: 0, values: vec![u64::from(std::process::id())] }),
+    ]);
+    calls
+}
+
+/// Stacks of recent glibc have guard pages of this kind (Linux 6.13, include/uapi/asm-generic/mman-common.h).
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+const MADV_GUARD_REMOVE: libc::c_int = 103;

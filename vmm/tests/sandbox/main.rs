@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a guest that has taken over a thread of cvmm can ask of the kernel. A running cvmm is made to call what it never
+//! would, thread by thread, as such a guest could: by ptrace. So cvmm has no hook for it.
+
+#![cfg(target_arch = "x86_64")]
+
+mod captive;
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::libc::{self, c_long};
+use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use captive::{Captive, Fate};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// jmp to itself.
+const LOOP: &[u8] = &[0xeb, 0xfe];
+
+/// An ELF kernel that is `code`.
+fn elf(code: &[u8]) -> Vec<u8> {
+    let mut image = vec![0; 0x200];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"\x7fELF\x02\x01\x01");
+    put(16, &[2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86_64
+    put(24, &0x20_0000u64.to_le_bytes()); // entry
+    put(32, &64u64.to_le_bytes()); // program headers
+    put(52, &[64, 0, 56, 0, 1, 0]);
+    put(64, &[1, 0, 0, 0, 7, 0, 0, 0]); // PT_LOAD
+    let len = code.len() as u64;
+    for (at, value) in [(72, 0x200), (80, 0x20_0000), (88, 0x20_0000), (96, len), (104, len), (112, 0x1000)] {
+        put(at, &value.to_le_bytes());
+    }
+    image.extend(code);
+    image
+}
+
+/// cvmm with a disk, an entropy device and a terminal.
+struct Run {
+    child: Child,
+    pty: OpenptyResult,
+    dir: TempDir,
+}
+
+impl Run {
+    /// None, and a word about it, where there is no KVM.
+    fn start(code: &[u8], options: &[&str]) -> Option<Self> {
+        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+            eprintln!("not tested: there is no /dev/kvm here");
+            return None;
+        }
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("kernel"), elf(code)).unwrap();
+        fs::write(dir.path().join("disk"), [0; 4096]).unwrap();
+        let pty = openpty(None, None).unwrap();
+        let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
+        let child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
+            .current_dir(dir.path())
+            .args([
+                "run",
+                "--pool",
+                "2M",
+                "--mem",
+                "64M",
+                "--kernel",
+                "kernel",
+                "--blk",
+                "path=disk",
+                "--rng",
+            ])
+            .args(["--report", "report"])
+            .args(options)
+            .stdin(terminal())
+            .stdout(terminal())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Some(Self { child, pty, dir })
+    }
+
+    /// Waits until the guest has used up some time, so that all threads have started.
+    fn wait_until_running(&self) {
+        let deadline = Instant::now() + LIMIT;
+        while self.task("vcpu0").is_none_or(|task| !ran(&task)) {
+            assert!(Instant::now() < deadline, "the guest never ran");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The folder of the thread with this name.
+    fn task(&self, name: &str) -> Option<std::path::PathBuf> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let mut tasks = tasks.map(|task| task.unwrap().path());
+        tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))
+    }
+
+    fn tasks(&self) -> Vec<std::path::PathBuf> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        tasks.map(|task| task.unwrap().path()).collect()
+    }
+
+    /// Exit code, report and what was said on standard error.
+    fn end(mut self) -> (Option<i32>, serde_json::Value, String) {
+        let deadline = Instant::now() + LIMIT;
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    self.child.kill().unwrap();
+                    panic!("it did not end");
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let raw = !tcgetattr(&self.pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON);
+        assert!(!raw, "the terminal is not as it was");
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let report = fs::read(self.dir.path().join("report")).unwrap();
+        (status.code(), serde_json::from_slice(&report).unwrap(), said)
+    }
+
+    fn stop(self) -> (Option<i32>, serde_json::Value, String) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        self.end()
+    }
+}
+
+impl Drop for Run {
+    /// A test that fails leaves nothing behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether a thread has run for a tick.
+fn ran(task: &Path) -> bool {
+    let stat = fs::read_to_string(task.join("stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum::<u64>() > 2
+}
+
+/// The value of `field` in the status of a thread.
+fn status(task: &Path, field: &str) -> String {
+    let text = fs::read_to_string(task.join("status")).unwrap();
+    let prefix = format!("{field}:\t");
+    text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
+}
+
+/// Threads of each kind; the main thread has the name of the program.
+const THREADS: &[&str] = &["cvmm", "vcpu0", "blk0", "rng0"];
+
+#[test]
+fn each_thread_is_confined() {
+    let Some(run) = Run::start(LOOP, &[]) else { return };
+    run.wait_until_running();
+    for name in THREADS {
+        let task = run.task(name).unwrap();
+        // 2: by filters (proc_pid_status(5)).
+        assert_eq!(status(&task, "Seccomp"), "2", "{name}");
+        assert_eq!(status(&task, "Seccomp_filters"), "2", "{name}");
+        assert_eq!(status(&task, "NoNewPrivs"), "1", "{name}");
+    }
+    let (code, report, said) = run.stop();
+    assert_eq!(code, Some(6), "{said}");
+    assert_eq!(report["sandbox"]["seccomp"], true);
+    assert!(!said.contains("no-sandbox"), "{said}");
+}
+
+#[test]
+fn without_the_sandbox_there_is_a_warning() {
+    let Some(run) = Run::start(LOOP, &["--no-sandbox"]) else { return };
+    run.wait_until_running();
+    for task in run.tasks() {
+        assert_eq!((status(&task, "Seccomp"), status(&task, "NoNewPrivs")), ("0".into(), "0".into()));
+    }
+    let (code, report, said) = run.stop();
+    assert_eq!(code, Some(6), "{said}");
+    assert_eq!(report["sandbox"], serde_json::json!({ "seccomp": false, "landlock": null }));
+    assert!(said.contains("--no-sandbox"), "{said}");
+}
+
+/// Calls that would lead out, each with the arguments that make it dangerous.
+const FORBIDDEN: &[(&str, c_long, [u64; 3])] = &[
+    ("execve", libc::SYS_execve, [0; 3]),
+    ("fork", libc::SYS_fork, [0; 3]),
+    ("clone", libc::SYS_clone, [0; 3]),
+    ("clone3", libc::SYS_clone3, [0; 3]),
+    ("socket", libc::SYS_socket, [1, 1, 0]),
+    ("ptrace", libc::SYS_ptrace, [16, 1, 0]),
+    ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0]),
+    ("kill", libc::SYS_kill, [1, 0, 0]),
+    ("tgkill of another process", libc::SYS_tgkill, [1, 1, 0]),
+    ("openat2", libc::SYS_openat2, [0; 3]),
+    ("creat", libc::SYS_creat, [0; 3]),
+    ("unlink", libc::SYS_unlink, [0; 3]),
+    ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
+    ("bpf", libc::SYS_bpf, [0; 3]),
+    ("prctl", libc::SYS_prctl, [38, 1, 0]),
+    ("seccomp", libc::SYS_seccomp, [1, 0, 0]),
+    ("memory that can be run", libc::SYS_mmap, [0, 4096, 7]),
+    ("memory that becomes code", libc::SYS_mprotect, [0, 0, 5]),
+    ("memory into core dumps", libc::SYS_madvise, [0, 0, 17]),
+    ("no more handler of violations", libc::SYS_rt_sigaction, [31, 0, 0]),
+    // A terminal would take what it is told as typed by the user.
+    ("TIOCSTI", libc::SYS_ioctl, [0, 0x5412, 0]),
+    ("KVM_SET_USER_MEMORY_REGION", libc::SYS_ioctl, [0, 0x4020_ae46, 0]),
+    ("TUNSETIFF", libc::SYS_ioctl, [0, 0x4004_54ca, 0]),
+    // The x32 table of calls, and one that is in no table.
+    ("x32 read", 0x4000_0000, [0; 3]),
+    ("none", 9999, [0; 3]),
+];
+
+#[test]
+fn a_thread_that_is_taken_over_gets_nowhere() {
+    let Some(run) = Run::start(LOOP, &[]) else { return };
+    run.wait_until_running();
+    for name in THREADS {
+        let captive = Captive::take(&run.task(name).unwrap());
+        // A harmless one, to see that calls are made at all.
+        let pid = i64::from(run.child.id());
+        assert_eq!(captive.call(libc::SYS_getpid, [0; 3]), Fate::Returned(pid), "{name}");
+        for (what, number, arguments) in FORBIDDEN {
+            assert_eq!(captive.call(*number, *arguments), Fate::Trapped, "{what} by {name}");
+        }
+        // An open fails before the path is looked at: here, there is none.
+        let refused = Fate::Returned(-i64::from(libc::EACCES));
+        for number in [libc::SYS_open, libc::SYS_openat, libc::SYS_stat, libc::SYS_readlink, libc::SYS_statx]
+        {
+            assert_eq!(captive.call(number, [0; 3]), refused, "{number} by {name}");
+        }
+        captive.release();
+    }
+    // Trapped, and not yet told to the handler: the run goes on.
+    let (code, _, said) = run.stop();
+    assert_eq!(code, Some(6), "{said}");
+}
+
+/// What one kind of thread needs is not for the others.
+#[test]
+fn each_thread_has_the_calls_of_its_kind_only() {
+    const KVM_RUN: u64 = 0xae80;
+    const TCSETS: u64 = 0x5402;
+    const TUNSETQUEUE: u64 = 0x4004_54d9;
+    let Some(run) = Run::start(LOOP, &[]) else { return };
+    run.wait_until_running();
+    // A file that is none: a call that is made says so.
+    let none = u64::MAX;
+    for (what, number, arguments, allowed) in [
+        ("KVM_RUN", libc::SYS_ioctl, [none, KVM_RUN, 0], ["vcpu0"].as_slice()),
+        ("TUNSETQUEUE", libc::SYS_ioctl, [none, TUNSETQUEUE, 0], &["vcpu0"]),
+        ("TCSETS", libc::SYS_ioctl, [none, TCSETS, 0], &["cvmm"]),
+        ("pwritev", libc::SYS_pwritev, [none, 0, 0], &["blk0"]),
+        ("fallocate", libc::SYS_fallocate, [none, 0, 0], &["blk0"]),
+        ("fdatasync", libc::SYS_fdatasync, [none, 0, 0], &["blk0", "cvmm"]),
+        ("epoll_ctl", libc::SYS_epoll_ctl, [none, 0, 0], &["cvmm"]),
+    ] {
+        for name in THREADS {
+            let captive = Captive::take(&run.task(name).unwrap());
+            let expected = match allowed.contains(name) {
+                true => Fate::Returned(-i64::from(libc::EBADF)),
+                false => Fate::Trapped,
+            };
+            let fate = captive.call(number, arguments);
+            // epoll_ctl looks at the event first.
+            let fate =
+                if fate == Fate::Returned(-i64::from(libc::EFAULT)) { Fate::Returned(-9) } else { fate };
+            assert_eq!(fate, expected, "{what} by {name}");
+            captive.release();
+        }
+    }
+    assert_eq!(run.stop().0, Some(6));
+}
+
+/// A violation ends the run, and in order: the report says why, and the terminal is restored. Whoever started us may have
+/// blocked its signal.
+#[test]
+fn a_violation_ends_the_run_in_order() {
+    for (name, thread, forgotten) in [
+        // The call of the event loop seems to have failed: another reason to end, which came later.
+        ("cvmm", "the main thread", false),
+        ("vcpu0", "a vCPU thread", false),
+        // Nothing but the violation ends the run.
+        ("blk0", "the thread of a device (Blk)", true),
+    ] {
+        // The mask of this thread is the child's.
+        SigSet::from(Signal::SIGSYS).thread_block().unwrap();
+        let Some(run) = Run::start(LOOP, &[]) else { return };
+        run.wait_until_running();
+        let captive = Captive::take(&run.task(name).unwrap());
+        captive.violate(libc::SYS_socket, [1, 1, 0], forgotten);
+        let (code, report, said) = run.end();
+        let expected = format!("sandbox: {thread} tried system call {}", libc::SYS_socket);
+        assert_eq!(code, Some(1), "{said}");
+        assert_eq!(report["outcome"]["kind"], "vmm-error");
+        assert!(report["outcome"]["detail"].as_str().unwrap().starts_with(&expected), "{report}");
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+/// A KVM that emulates guest kernels gives up on popcnt (or, one day, not). What is then said takes a look at the vCPU and
+/// at the host, which is no violation.
+#[test]
+fn an_instruction_that_kvm_can_not_emulate_is_told_of_the_host() {
+    // popcnt eax, eax; mov eax, 0xd1001000; mov dword [rax], 0x5555
+    let power_off = [0xb8, 0x00, 0x10, 0x00, 0xd1, 0xc7, 0x00, 0x55, 0x55, 0, 0];
+    let Some(run) = Run::start(&[&[0xf3, 0x0f, 0xb8, 0xc0], &power_off[..], LOOP].concat(), &[]) else {
+        return;
+    };
+    let (code, report, said) = run.end();
+    let detail = report["outcome"]["detail"].as_str().unwrap();
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap();
+    match cpuinfo.split_whitespace().any(|word| word == "vmx" || word == "svm") {
+        true => assert_eq!(code, Some(0), "{said}"),
+        false => assert!(code == Some(0) || detail.contains("neither vmx nor svm"), "{detail}"),
+    }
+}
