@@ -50,7 +50,7 @@ impl Place {
             kernel: host.kernel_release().to_owned(),
             large_pages: chosen(&host.read_text("/sys/kernel/mm/transparent_hugepage/enabled")?),
             // Not the host's: an emulated one does not see what it competes with.
-            load: load(&std::fs::read_to_string("/proc/loadavg")?),
+            load: load_now()?,
         })
     }
 
@@ -66,6 +66,11 @@ impl Place {
 /// The word in brackets: "always [madvise] never".
 fn chosen(setting: &str) -> String {
     setting.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned()
+}
+
+/// This machine's load average over a minute.
+pub fn load_now() -> Result<String> {
+    Ok(load(&std::fs::read_to_string("/proc/loadavg")?))
 }
 
 fn load(loadavg: &str) -> String {

@@ -55,13 +55,13 @@ pub const NOTHING: Load = Load {
 /// All, in their order.
 pub const LOADS: [Load; 6] = [
     NOTHING,
-    Load { name: "random-read", title: "4 KiB random read", random: true, requests: 2048, ..NOTHING },
+    Load { name: "random-read", title: "4 KiB random read", random: true, requests: 1024, ..NOTHING },
     Load {
         name: "random-read-8",
         title: "4 KiB random read, 8 threads",
         random: true,
         depth: 8,
-        requests: 2048,
+        requests: 1024,
         ..NOTHING
     },
     Load {
@@ -69,7 +69,7 @@ pub const LOADS: [Load; 6] = [
         title: "4 KiB random write",
         random: true,
         write: true,
-        requests: 2048,
+        requests: 1024,
         ..NOTHING
     },
     Load {
@@ -146,12 +146,12 @@ mod tests {
     fn lines_are_read_as_they_were_written() {
         let done = Done {
             load: "random-read".into(),
-            requests: 2048,
+            requests: 1024,
             time: Duration::from_nanos(1_234_567_890_123),
         };
         assert_eq!(
             Line::Done(done.clone()).to_string(),
-            "guest-init: io random-read requests=2048 nanoseconds=1234567890123"
+            "guest-init: io random-read requests=1024 nanoseconds=1234567890123"
         );
         for line in [Line::Done(done), Line::Ready(END.into())] {
             assert_eq!(Line::parse(&line.to_string()), Some(line.clone()));

@@ -151,7 +151,8 @@ impl Report {
         if self.emulated {
             // See the tick in `host::emulated`.
             text += "Under emulation the times are no hardware's: all exits are slow, and an interrupt that the emulation \
-                     loses waits\nfor the host's next tick of 4 ms. Exits for each request are what can be compared.\n";
+                     loses waits\nfor the host's next tick of 4 ms. A request that takes longer also has more exits: where \
+                     ranges overlap, there is\nno difference to see.\n";
         }
         for version in &self.versions {
             text += &format!("compared with {version}\n");
@@ -308,6 +309,7 @@ mod tests {
         ] {
             assert!(table.contains(text), "{text}: {table}");
         }
+        assert_eq!(report().cell(ALL[4], &LOADS[4], Quantity::Rate), "not installed");
         // A counter that KVM does not have is no zero.
         assert!(report().spread(ALL[0], &LOADS[4], Quantity::Accesses).is_none());
     }
