@@ -35,13 +35,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub fn bench(chosen: Option<Kind>, rounds: u32, json: Option<&Path>) -> Result<i32> {
     let kind = choose(chosen)?;
     let installed = installed();
+    let versions = versions(&installed);
     let init_host = start(kind, &installed, DISK_SIZE)?;
     // The first instruction needs no KVM that can run Linux, and without emulation the times are those of real use.
     let here = if kind == Kind::Kvm { None } else { Host::kvm().ok() };
     let entry_host = here.as_ref().unwrap_or(&init_host);
     let report = Report {
         rounds,
-        versions: versions(&installed),
+        versions,
         at_entry: measure(entry_host, &installed, &Until::Entry, rounds)?,
         at_init: measure(&init_host, &installed, &Until::Line(INIT_LINE.to_owned()), rounds)?,
     };

@@ -29,6 +29,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 pub fn bench(chosen: Option<Kind>, rounds: u32, json: Option<&Path>) -> Result<i32> {
     let kind = choose(chosen)?;
     let installed = installed();
+    let versions = versions(&installed);
     let host = start(kind, &installed, DISK_SIZE)?;
     let folder = DiskFolder::on(&host)?;
     let disk = folder.disk();
@@ -43,7 +44,7 @@ pub fn bench(chosen: Option<Kind>, rounds: u32, json: Option<&Path>) -> Result<i
     // It takes minutes, and one number would hide what was before.
     place.load = format!("{load_before} before, {} after", place.load);
     let emulated = kind == Kind::Emulated;
-    let report = Report { rounds, versions: versions(&installed), place, emulated, results };
+    let report = Report { rounds, versions, place, emulated, results };
     print!("{}", report.table());
     write_json(json, &report.json())?;
     Ok(0)
