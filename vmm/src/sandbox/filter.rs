@@ -9,17 +9,22 @@ use seccompiler::{
 use super::ThreadKind;
 use super::calls::{self, Allowed, When};
 
-/// Confines the calling thread for good.
-pub(super) fn install(kind: ThreadKind) -> Result<(), seccompiler::Error> {
-    // Two filters, of whose verdicts the kernel takes the stricter: a trap before an error before a pass.
+/// Lets calls that name a file fail, for the calling thread and the ones that it will start.
+///
+/// A thread has two filters, of whose verdicts the kernel takes the stricter: a trap before an error before a pass. This
+/// one is the same for all, so it is made once.
+pub(super) fn fail_paths() -> Result<(), seccompiler::Error> {
     let failing = calls::FAILING.iter().map(|call| (*call, Vec::new())).collect();
     let errno = SeccompAction::Errno(libc::EACCES.cast_unsigned());
-    let failing = compile(failing, SeccompAction::Allow, errno)?;
+    apply_filter(&compile(failing, SeccompAction::Allow, errno)?)
+}
+
+/// Confines the calling thread for good.
+pub(super) fn install(kind: ThreadKind) -> Result<(), seccompiler::Error> {
     let mut allowed = calls::allowed(kind);
     allowed.extend(calls::FAILING.iter().map(|call| (*call, When::Always)));
     let allowed = allowed.iter().map(rules).collect::<Result<Vec<_>, BackendError>>()?;
     let allowed = compile(allowed, SeccompAction::Trap, SeccompAction::Allow)?;
-    apply_filter(&failing)?;
     // The last: it takes away the call that installs filters, too.
     apply_filter(&allowed)
 }
