@@ -30,9 +30,9 @@ const MODULES: [&str; 4] = ["kvm-amd", "tun", "virtio_pci", "virtio_console"];
 /// The host kernel's command line.
 ///
 /// - `no_timer_check`: on a busy machine the kernel sees too few ticks in too short a time, and panics.
-/// - `nohz=off highres=off`: a periodic tick. QEMU's VMRUN and #VMEXIT change the CPU's set of pending interrupts without
-///   the lock under which other threads add to it (7.2, target/i386/tcg/sysemu/svm_helper.c), so an interrupt can get
-///   lost; a CPU whose next timer or IPI that was waited for ever. The next tick makes the local APIC ask again.
+/// - `nohz=off highres=off`: a periodic tick. Without it about one guest in a hundred left the host waiting for ever. The
+///   likely cause: QEMU's VMRUN adds to the CPU's set of pending interrupts without the lock under which other threads do
+///   (7.2, target/i386/tcg/sysemu/svm_helper.c), so an interrupt can get lost. The next tick makes the local APIC ask again.
 const APPEND: &str =
     "console=ttyS0 panic=-1 quiet mitigations=off nokaslr audit=0 no_timer_check nohz=off highres=off";
 
