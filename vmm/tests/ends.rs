@@ -2,6 +2,8 @@
 //! Every way a run ends, its exit code, its report, and the terminal afterwards. The guests are a few instructions
 //! long, so that any /dev/kvm runs them, one without hardware virtualization, too.
 
+mod common;
+
 use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -15,8 +17,8 @@ use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-/// jmp to itself.
-const LOOP: &[u8] = &[0xeb, 0xfe];
+use common::{LOOP, elf};
+
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// mov eax, address; mov dword [rax], value
@@ -27,24 +29,6 @@ fn store(address: u32, value: u32) -> Vec<u8> {
     code.extend(value.to_le_bytes());
     code.extend(LOOP);
     code
-}
-
-/// An ELF kernel that is `code`.
-fn elf(code: &[u8]) -> Vec<u8> {
-    let mut image = vec![0; 0x200];
-    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"\x7fELF\x02\x01\x01");
-    put(16, &[2, 0, 62, 0, 1, 0, 0, 0]); // executable, x86_64
-    put(24, &0x20_0000u64.to_le_bytes()); // entry
-    put(32, &64u64.to_le_bytes()); // program headers
-    put(52, &[64, 0, 56, 0, 1, 0]);
-    put(64, &[1, 0, 0, 0, 7, 0, 0, 0]); // PT_LOAD
-    let len = code.len() as u64;
-    for (at, value) in [(72, 0x200), (80, 0x20_0000), (88, 0x20_0000), (96, len), (104, len), (112, 0x1000)] {
-        put(at, &value.to_le_bytes());
-    }
-    image.extend(code);
-    image
 }
 
 struct Run {

@@ -43,8 +43,7 @@ impl PciBus {
         }
     }
 
-    /// Reads `data.len()` bytes of configuration space at `offset` of function `function` (0 to 7) of `device`. What is
-    /// not there reads as ones (PCI 3.0, 6.1).
+    /// Reads configuration space. What is not there reads as ones (PCI 3.0, 6.1).
     fn read_config(&self, address: &ConfigAddress, data: &mut [u8]) {
         match self.function(address) {
             Some(function) if address.is_in_one_register(data.len()) => {

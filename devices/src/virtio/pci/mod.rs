@@ -87,6 +87,10 @@ impl PciTransport {
         self.registers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_window(&self) -> MutexGuard<'_, Option<Range>> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The guest reads in the BAR. Accesses that a structure does not have read as zeros.
     fn read_bar(&self, registers: &Registers, offset: u64, data: &mut [u8]) {
         data.fill(0);
@@ -143,8 +147,9 @@ impl PciTransport {
         let result = self.interrupt.configure(command, control);
         record(registers, result);
         let window = registers.space.window();
-        let mut current = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *current, window) != window {
+        // Not held while the slot, which may take long, is told: the registers' lock keeps that in order.
+        let before = std::mem::replace(&mut *self.lock_window(), window);
+        if before != window {
             self.slot.map(window);
         }
     }
@@ -236,7 +241,7 @@ impl Function for PciTransport {
     }
 
     fn window(&self) -> Option<Range> {
-        *self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.lock_window()
     }
 }
 
