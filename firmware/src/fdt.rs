@@ -8,7 +8,7 @@ mod pci;
 
 use vm_fdt::FdtWriter;
 
-use crate::{DeviceError, Interrupt, Machine, PoolId, Range, Transport};
+use crate::{Binding, DMA_DEFAULT, DeviceError, Interrupt, Machine, PoolId, Range, Transport, VirtioDevice};
 
 /// Why there is no tree.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,9 @@ fn reserved_memory(fdt: &mut FdtWriter, machine: &Machine) -> Result {
         let node = fdt.begin_node(&node_name("restricted-dma-pool", pool.range))?;
         fdt.property_string("compatible", "restricted-dma-pool")?;
         reg(fdt, pool.range)?;
+        if pool.dma_default {
+            fdt.property_null(DMA_DEFAULT)?;
+        }
         fdt.property_phandle(phandle)?;
         fdt.end_node(node)?;
     }
@@ -172,15 +175,19 @@ fn virtio_mmio_devices(fdt: &mut FdtWriter, machine: &Machine) -> Result {
         reg(fdt, window)?;
         interrupts(fdt, interrupt)?;
         fdt.property_null("dma-coherent")?;
-        memory_region(fdt, device.pool)?;
+        memory_region(fdt, device)?;
         fdt.end_node(node)?;
     }
     Ok(())
 }
 
 /// The binding of a device to its pool.
-fn memory_region(fdt: &mut FdtWriter, PoolId(index): PoolId) -> Result {
-    fdt.property_u32("memory-region", PHANDLE_FIRST_POOL + u32::from(index))
+fn memory_region(fdt: &mut FdtWriter, device: &VirtioDevice) -> Result {
+    let PoolId(index) = device.pool;
+    match device.binding {
+        Binding::Reference => fdt.property_u32("memory-region", PHANDLE_FIRST_POOL + u32::from(index)),
+        Binding::Default => Ok(()),
+    }
 }
 
 fn node_name(name: &str, range: Range) -> String {

@@ -8,6 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+/// The property of a pool, in a device tree and in `_DSD`, that makes it the pool of every device that names none
+/// (four-step plan, 1). Linux 6.12 does not know it on a restricted pool: it rejects the pool and gives its memory away.
+const DMA_DEFAULT: &str = "linux,dma-default";
+
 mod acpi;
 mod fdt;
 mod machine;
@@ -16,7 +20,7 @@ mod range;
 pub use acpi::{Error as AcpiError, Table as AcpiTable, acpi_tables};
 pub use fdt::{Error as FdtError, device_tree};
 pub use machine::{
-    DeviceError, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, SleepRegisters, SystemDevices, Transport,
-    VirtioDevice,
+    Binding, DeviceError, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, SleepRegisters, SystemDevices,
+    Transport, VirtioDevice,
 };
 pub use range::Range;

@@ -34,13 +34,21 @@ impl Machine {
         &self.pools[usize::from(id.0)]
     }
 
-    /// Fails unless each virtio device has a pool that is there, and each on PCI a place of its own on a bus that is there.
+    /// Fails unless each virtio device has a pool that is there and that the guest is told of, and each on PCI a place of
+    /// its own on a bus that is there.
     pub fn check_devices(&self) -> Result<(), DeviceError> {
+        let mut defaults = self.pools.iter().filter(|pool| pool.dma_default);
+        if let (Some(_), Some(second)) = (defaults.next(), defaults.next()) {
+            return Err(DeviceError::TwoDefaults(second.name.clone()));
+        }
         let mut numbers = HashSet::new();
         for device in &self.virtio {
             let name = || device.name.clone();
             if usize::from(device.pool.0) >= self.pools.len() {
                 return Err(DeviceError::NoSuchPool(name()));
+            }
+            if device.binding == Binding::Default && !self.pool(device.pool).dma_default {
+                return Err(DeviceError::NotDefault(name()));
             }
             let Transport::Pci { device: number, .. } = device.transport else { continue };
             if self.pci.is_none() {
@@ -64,6 +72,12 @@ pub enum DeviceError {
     /// A device is bound to a pool that the machine does not have.
     #[error("device {0} is bound to a pool that is not there")]
     NoSuchPool(String),
+    /// A guest would find no pool for a device.
+    #[error("device {0} does not name its pool, and that is not the one of all that name none")]
+    NotDefault(String),
+    /// A guest could take either.
+    #[error("the pool {0} is the default one, and so is another")]
+    TwoDefaults(String),
     /// A device is on a bus that the machine does not have.
     #[error("device {0} is on PCI, and the machine has no PCI host bridge")]
     NoPciHost(String),
@@ -96,6 +110,8 @@ pub struct Pool {
     pub name: String,
     /// Where it is.
     pub range: Range,
+    /// The guest is told that it is the pool of every device that names none: `linux,dma-default` (four-step plan, 1).
+    pub dma_default: bool,
 }
 
 /// An I/O APIC.
@@ -170,6 +186,17 @@ pub struct VirtioDevice {
     pub transport: Transport,
     /// The only memory that it can reach.
     pub pool: PoolId,
+    /// How the guest learns of that.
+    pub binding: Binding,
+}
+
+/// How a guest learns which pool is a device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The description of the device names the pool: `memory-region`.
+    Reference,
+    /// The device names none, and the pool is [`Pool::dma_default`].
+    Default,
 }
 
 /// How a driver reaches a virtio device.

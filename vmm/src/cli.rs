@@ -139,23 +139,37 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N", default_value = "1")]
     pub cpus: String,
 
-    /// The memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS]
+    /// Memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS][,default]. Repeat it for more pools;
+    /// the default one is for devices that name none
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
 
-    /// A disk: path=FILE[,ro][,serial=TEXT][,queues=N][,transport=mmio|pci]
+    /// A disk: path=FILE[,ro][,serial=TEXT][,queues=N][,transport=mmio|pci][,pool=NAME]
     #[arg(long, value_name = "BLK")]
     pub blk: Vec<String>,
 
-    /// A network device: tap=NAME[,mac=MAC][,queues=N][,transport=mmio|pci]
+    /// A network device: tap=NAME[,mac=MAC][,queues=N][,transport=mmio|pci][,pool=NAME]
     #[arg(long, value_name = "NET")]
     pub net: Vec<String>,
 
-    /// An entropy device: nothing more, or transport=mmio|pci
+    /// An entropy device: nothing more, or [transport=mmio|pci][,pool=NAME]
     #[arg(long, value_name = "RNG", num_args = 0..=1, default_missing_value = "")]
     pub rng: Vec<String>,
 
     /// What tells the guest of its machine: dt (a device tree) or acpi
     #[arg(long, value_name = "FORM", default_value = "dt")]
     pub firmware: String,
+
+    /// What the guest is told of the pool: upstream (what kernels know today), rfc (the RFC of April 2025) or plan (the
+    /// four-step plan)
+    #[arg(long, value_name = "TEXT", default_value = "upstream")]
+    pub spec: String,
+
+    /// Number of the feature bit VIRTIO_F_RESTRICTED_DMA [default: 27 with rfc, 49 with plan]
+    #[arg(long, value_name = "N")]
+    pub feature_bit: Option<String>,
+
+    /// What happens to a driver that does not accept that bit: refuse (no FEATURES_OK) or allow [default: refuse]
+    #[arg(long, value_name = "WHAT")]
+    pub unaware: Option<String>,
 }

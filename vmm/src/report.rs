@@ -3,7 +3,7 @@
 
 use cvmm_arch::native::layout;
 use cvmm_devices::pool::{Audit, Refusal, Tally};
-use cvmm_devices::virtio::{Kind, Summary, feature};
+use cvmm_devices::virtio::{Kind, Summary};
 use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
@@ -59,6 +59,8 @@ struct PoolReport {
     name: String,
     #[serde(flatten)]
     extent: Extent,
+    /// The guest was told that it is the pool of every device that names none.
+    dma_default: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +88,8 @@ struct Features {
     offered: u64,
     accepted: u64,
     accepted_names: Vec<&'static str>,
+    /// Number of VIRTIO_F_RESTRICTED_DMA, if it was offered.
+    restricted_dma_bit: Option<u8>,
     refused_offer: Option<String>,
 }
 
@@ -154,7 +158,11 @@ impl Report {
             pools: machine
                 .pools
                 .iter()
-                .map(|pool| PoolReport { name: pool.name.clone(), extent: pool.range.into() })
+                .map(|pool| PoolReport {
+                    name: pool.name.clone(),
+                    extent: pool.range.into(),
+                    dma_default: pool.dma_default,
+                })
                 .collect(),
             enforcement: ENFORCEMENT,
         };
@@ -191,7 +199,8 @@ impl DeviceReport {
             features: Features {
                 offered: summary.offered,
                 accepted: summary.accepted,
-                accepted_names: feature::names(summary.kind, summary.accepted),
+                accepted_names: summary.accepted_names.clone(),
+                restricted_dma_bit: summary.restricted.feature_bit,
                 refused_offer: summary.refused_offer.map(str::to_owned),
             },
             queues: summary

@@ -127,7 +127,7 @@ impl std::fmt::Display for Ranges {
 }
 
 /// Finds the place of a pool of `size` bytes in `memory`: at `base` if that is given, else as high in low RAM as it
-/// can be, below `others`.
+/// can be beside `others`.
 pub fn place_pool(
     memory: &[Range],
     others: &[Range],
@@ -152,16 +152,13 @@ pub fn place_pool(
         }
         None => {
             let low = memory.first().map_or(0, Range::end);
-            let end = others
-                .iter()
-                .map(Range::base)
-                .filter(|base| *base < low)
-                .fold(low.saturating_sub(ABOVE_POOL), u64::min);
-            let available = end.saturating_sub(BELOW_POOL) / POOL_ALIGN * POOL_ALIGN;
-            let fits = |size| size <= available;
-            let base =
-                Some(size).filter(|size| fits(*size)).map(|size| (end - size) / POOL_ALIGN * POOL_ALIGN);
-            base.and_then(|base| Range::new(base, size))
+            let room =
+                Range::from_bounds(BELOW_POOL, low.saturating_sub(ABOVE_POOL) / POOL_ALIGN * POOL_ALIGN);
+            // Pools are whole huge pages, and so is what they leave.
+            let gaps = private(room.as_slice(), others);
+            let gap = gaps.iter().rfind(|gap| gap.size() >= size);
+            let available = gaps.iter().map(Range::size).max().unwrap_or(0);
+            gap.and_then(|gap| Range::new(gap.end() - size, size))
                 .ok_or(PoolError::TooLarge { needed: size, available })
         }
     }
@@ -289,6 +286,14 @@ mod tests {
         let second = place_pool(&ram, &[first], 64 * MIB, None).unwrap();
         assert!(!first.overlaps(&second));
         assert_eq!(place_pool(&ram, &[first], 2 * MIB, Some(first.base())), Err(PoolError::Overlap(first)));
+        // The gap between two is used, if it is large enough; above 4 GiB there is none.
+        let others =
+            [Range::fixed(64 * MIB, 2 * MIB), Range::fixed(72 * MIB, 420 * MIB), Range::fixed(8 * GIB, GIB)];
+        assert_eq!(place_pool(&ram, &others, 4 * MIB, None), Ok(Range::fixed(492 * MIB, 4 * MIB)));
+        assert_eq!(place_pool(&ram, &others, 6 * MIB, None), Ok(Range::fixed(66 * MIB, 6 * MIB)));
+        assert_eq!(place_pool(&ram, &others, 8 * MIB, None), Ok(Range::fixed(56 * MIB, 8 * MIB)));
+        let too_large = PoolError::TooLarge { needed: 50 * MIB, available: 48 * MIB };
+        assert_eq!(place_pool(&ram, &others, 50 * MIB, None), Err(too_large));
     }
 
     #[test]

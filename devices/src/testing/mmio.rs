@@ -9,7 +9,7 @@ use super::Transport;
 use crate::bus::BusDevice;
 use crate::pool::Gate;
 use crate::virtio::mmio::{MmioInterrupt, MmioTransport};
-use crate::virtio::{Core, DeviceType, EventFds, Worker};
+use crate::virtio::{Core, DeviceType, EventFds, RestrictedDma, Worker};
 
 /// A driver of a device with its registers in a window.
 pub(crate) struct Mmio {
@@ -46,9 +46,9 @@ impl Mmio {
 }
 
 impl Transport for Mmio {
-    fn plug(device: Box<dyn DeviceType>, gate: Gate) -> (Self, Worker) {
+    fn plug_saying(device: Box<dyn DeviceType>, gate: Gate, restricted: RestrictedDma) -> (Self, Worker) {
         let interrupt = Arc::new(MmioInterrupt::new(EventFd::new(EFD_NONBLOCK).unwrap()));
-        let core = Core::new("device", device, gate, interrupt.clone());
+        let core = Core::new("device", device, gate, interrupt.clone()).with_restricted_dma(restricted);
         let notifications = Arc::new(EventFds::new(core.queue_count()).unwrap());
         let worker = Worker::new(core.handle().clone(), notifications.clone());
         let transport = MmioTransport::new(core, interrupt.clone(), notifications);
@@ -57,6 +57,12 @@ impl Transport for Mmio {
 
     fn with_core<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
         self.transport.with_core(look)
+    }
+
+    /// Always there: they read as zeros where the pool has no name.
+    fn named_pool(&self) -> Option<(u64, u64)> {
+        let wide = |low| u64::from(self.read(low)) | u64::from(self.read(low + 4)) << 32;
+        Some((wide(0xd0), wide(0xd8)))
     }
 
     fn device_id(&self) -> u32 {

@@ -12,7 +12,7 @@ use crate::bus::Bus;
 use crate::pci::{ConfigPorts, Ecam, PciBus};
 use crate::pool::Gate;
 use crate::virtio::pci::{PciInterrupt, PciTransport};
-use crate::virtio::{Core, DeviceType, EventFds, Worker};
+use crate::virtio::{Core, DeviceType, EventFds, RestrictedDma, Worker};
 
 /// Where configuration space is.
 pub(crate) const ECAM: u64 = 0xe000_0000;
@@ -43,13 +43,23 @@ pub(crate) struct PciMachine {
 impl PciMachine {
     /// The BAR of device `n` is the `n`th from 0xc0000000.
     pub(crate) fn new(devices: Vec<Box<dyn DeviceType>>, gate: &Gate) -> (Rc<Self>, Vec<Worker>) {
+        Self::saying(devices, gate, RestrictedDma::default())
+    }
+
+    /// The same, with devices that say `restricted` of their pool.
+    pub(crate) fn saying(
+        devices: Vec<Box<dyn DeviceType>>,
+        gate: &Gate,
+        restricted: RestrictedDma,
+    ) -> (Rc<Self>, Vec<Worker>) {
         let mut bus = PciBus::default();
         let (mut functions, mut workers) = (Vec::new(), Vec::new());
         for (number, device) in (1u8..).zip(devices) {
             let slot = Arc::<RecordingSlot>::default();
             let queues = u16::try_from(device.max_queue_sizes().len()).unwrap();
             let interrupt = Arc::new(PciInterrupt::new(queues, slot.clone()).unwrap());
-            let core = Core::new("device", device, gate.clone(), interrupt.clone());
+            let core =
+                Core::new("device", device, gate.clone(), interrupt.clone()).with_restricted_dma(restricted);
             let notifications = Arc::new(EventFds::new(core.queue_count()).unwrap());
             workers.push(Worker::new(core.handle().clone(), notifications.clone()));
             let bar = Range::fixed(0xc000_0000 + BAR_SIZE * u64::from(number), BAR_SIZE);
@@ -272,8 +282,8 @@ impl<const MSIX: bool> Pci<MSIX> {
 }
 
 impl<const MSIX: bool> Transport for Pci<MSIX> {
-    fn plug(device: Box<dyn DeviceType>, gate: Gate) -> (Self, Worker) {
-        let (machine, mut workers) = PciMachine::new(vec![device], &gate);
+    fn plug_saying(device: Box<dyn DeviceType>, gate: Gate, restricted: RestrictedDma) -> (Self, Worker) {
+        let (machine, mut workers) = PciMachine::saying(vec![device], &gate, restricted);
         let driver = PciDriver::probe(&machine, 1);
         if MSIX {
             driver.set_msix(MSIX_ENABLE);
@@ -287,6 +297,11 @@ impl<const MSIX: bool> Transport for Pci<MSIX> {
 
     fn with_core<T>(&self, look: impl FnOnce(&Core) -> T) -> T {
         self.0.plugged().transport.with_core(look)
+    }
+
+    fn named_pool(&self) -> Option<(u64, u64)> {
+        let wide = |low| self.0.get(low, 4) | self.0.get(low + 4, 4) << 32;
+        (self.0.common.length >= 0x50).then(|| (wide(0x40), wide(0x48)))
     }
 
     fn device_id(&self) -> u32 {

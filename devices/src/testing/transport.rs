@@ -3,17 +3,24 @@
 
 use crate::pool::Gate;
 use crate::queue::QueueLayout;
-use crate::virtio::{Core, DeviceType, Worker};
+use crate::virtio::{Core, DeviceType, RestrictedDma, Worker};
 
 /// A driver's way to the registers of a device. It forbids nothing: it writes what it is told.
 pub(crate) trait Transport: Sized {
     /// Plugs `device` in, and does what a driver does before its first access to the device status. The worker is to
     /// be put into an event loop.
-    fn plug(device: Box<dyn DeviceType>, gate: Gate) -> (Self, Worker);
+    fn plug(device: Box<dyn DeviceType>, gate: Gate) -> (Self, Worker) {
+        Self::plug_saying(device, gate, RestrictedDma::default())
+    }
+
+    /// The same, with a device that says `restricted` of its pool.
+    fn plug_saying(device: Box<dyn DeviceType>, gate: Gate, restricted: RestrictedDma) -> (Self, Worker);
 
     /// Looks behind the registers.
     fn with_core<T>(&self, look: impl FnOnce(&Core) -> T) -> T;
 
+    /// Address and length of the pool that the registers name; `None` where there are no such registers.
+    fn named_pool(&self) -> Option<(u64, u64)>;
     /// Virtio device ID.
     fn device_id(&self) -> u32;
     fn status(&self) -> u8;

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use super::status::{Step, bit, step};
-use super::{DeviceType, Handle, Interrupt, Kind, feature};
+use cvmm_firmware::Range;
+
+use super::{DeviceType, Handle, Interrupt, Kind, RESTRICTED_DMA, RestrictedDma, feature};
 use crate::pool::Gate;
 use crate::queue::{Queue, QueueFeatures, QueueLayout};
 
@@ -28,6 +30,7 @@ pub struct Core {
     gate: Gate,
     config_space: Vec<u8>,
     offered: u64,
+    restricted: RestrictedDma,
     /// Driver-owned bits of the device status.
     status: u8,
     driver_features: u64,
@@ -63,6 +66,7 @@ impl Core {
             gate: gate.clone(),
             config_space: device.config_space(),
             offered: device.features() | feature::COMMON,
+            restricted: RestrictedDma::default(),
             status: 0,
             driver_features: 0,
             accepted_beyond: false,
@@ -72,6 +76,18 @@ impl Core {
             queues,
             handle: Arc::new(Handle::new(name, device, gate, interrupt)),
         }
+    }
+
+    /// Has the device say what `restricted` says of its pool.
+    pub fn with_restricted_dma(mut self, restricted: RestrictedDma) -> Self {
+        self.offered |= restricted.feature();
+        self.restricted = restricted;
+        self
+    }
+
+    /// The pool that the transport's registers name; none if they name none.
+    pub fn named_pool(&self) -> Option<Range> {
+        self.restricted.names_pool.then(|| self.gate.pool().range())
     }
 
     /// What the worker needs.
@@ -212,6 +228,8 @@ impl Core {
             gate: &self.gate,
             offered: self.offered,
             accepted: self.accepted,
+            accepted_names: self.names(self.accepted),
+            restricted: self.restricted,
             refused_offer: self.refused_offer.as_deref(),
             queues: (0..).zip(&self.queues).filter_map(|(i, q)| q.last.map(|layout| (i, layout))).collect(),
         }
@@ -220,7 +238,8 @@ impl Core {
     /// virtio 1.3, 3.1.1, steps 5 and 6: FEATURES_OK sticks only if the device supports the driver's subset.
     fn accept_features(&mut self) {
         let unknown = self.driver_features & !self.offered;
-        let missing = feature::REQUIRED & !self.driver_features;
+        let required = feature::REQUIRED | self.restricted.required_feature();
+        let missing = required & !self.driver_features;
         if unknown == 0 && missing == 0 && !self.accepted_beyond {
             self.status |= bit::FEATURES_OK;
             self.accepted = self.driver_features;
@@ -229,7 +248,7 @@ impl Core {
         }
         let mut why = Vec::new();
         if missing != 0 {
-            let names = feature::names(self.kind, missing).join(" and ");
+            let names = self.names(missing).join(" and ");
             why.push(format!("the driver did not accept {names}"));
         }
         if unknown != 0 {
@@ -243,6 +262,13 @@ impl Core {
             log::warn!("{}: FEATURES_OK refused: {why}", self.name);
         }
         self.refused_offer = Some(why);
+    }
+
+    /// The names of the bits in `features`.
+    fn names(&self, features: u64) -> Vec<&'static str> {
+        let mut names = feature::names(self.kind, features);
+        names.extend((features & self.restricted.feature() != 0).then_some(RESTRICTED_DMA));
+        names
     }
 
     fn start(&mut self) {
@@ -295,6 +321,10 @@ pub struct Summary<'a> {
     pub offered: u64,
     /// Feature bits of the last successful negotiation.
     pub accepted: u64,
+    /// The names of these bits.
+    pub accepted_names: Vec<&'static str>,
+    /// What the device says of its pool.
+    pub restricted: RestrictedDma,
     /// Why FEATURES_OK was refused, unless a later negotiation succeeded.
     pub refused_offer: Option<&'a str>,
     /// Index and layout of each queue that was enabled, as it was last.
@@ -302,7 +332,7 @@ pub struct Summary<'a> {
 }
 
 /// The low (`select` 0) or high (1) half of a 64-bit register; 0 for anything else.
-fn half(value: u64, select: u32) -> u32 {
+pub(super) fn half(value: u64, select: u32) -> u32 {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     match select {
         0 => u32::from_le_bytes([a, b, c, d]),

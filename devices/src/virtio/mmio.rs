@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cvmm_firmware::Range;
 use virtio_bindings::virtio_mmio::{
     VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES,
     VIRTIO_MMIO_DEVICE_FEATURES_SEL, VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES,
@@ -17,7 +18,7 @@ use virtio_bindings::virtio_mmio::{
 };
 use vmm_sys_util::eventfd::EventFd;
 
-use super::core::set_half;
+use super::core::{half, set_half};
 use super::{Core, EventFds, Interrupt};
 use crate::bus::BusDevice;
 use crate::queue::QueueLayout;
@@ -27,6 +28,13 @@ pub const WINDOW_SIZE: u64 = 0x1000;
 
 /// Offset of the QueueNotify register, for ioeventfds.
 pub const QUEUE_NOTIFY: u64 = VIRTIO_MMIO_QUEUE_NOTIFY as u64;
+
+/// Registers that name the pool (resources/review/step4.md): address and length, in halves. The standard has nothing at
+/// these offsets. 0 where the device names none.
+const POOL_ADDRESS_LOW: u32 = 0x0d0;
+const POOL_ADDRESS_HIGH: u32 = 0x0d4;
+const POOL_LENGTH_LOW: u32 = 0x0d8;
+const POOL_LENGTH_HIGH: u32 = 0x0dc;
 
 /// "virt", little endian (virtio 1.3, 4.2.2).
 const MAGIC: u32 = 0x7472_6976;
@@ -125,6 +133,9 @@ impl MmioTransport {
             | VIRTIO_MMIO_SHM_BASE_LOW
             | VIRTIO_MMIO_SHM_BASE_HIGH => u32::MAX,
             VIRTIO_MMIO_CONFIG_GENERATION => core.config_generation(),
+            POOL_ADDRESS_LOW | POOL_ADDRESS_HIGH | POOL_LENGTH_LOW | POOL_LENGTH_HIGH => {
+                pool_register(core.named_pool(), register)
+            }
             // Reserved, or write-only.
             _ => 0,
         }
@@ -171,6 +182,17 @@ impl MmioTransport {
             // Reserved, or read-only.
             _ => {}
         }
+    }
+}
+
+fn pool_register(pool: Option<Range>, register: u32) -> u32 {
+    let (address, length) = pool.map_or((0, 0), |pool| (pool.base(), pool.size()));
+    match register {
+        POOL_ADDRESS_LOW => half(address, 0),
+        POOL_ADDRESS_HIGH => half(address, 1),
+        POOL_LENGTH_LOW => half(length, 0),
+        POOL_LENGTH_HIGH => half(length, 1),
+        _ => 0,
     }
 }
 

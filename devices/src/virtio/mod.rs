@@ -10,6 +10,7 @@ mod core;
 mod engine;
 pub mod mmio;
 pub mod pci;
+mod restricted;
 mod status;
 mod worker;
 
@@ -17,6 +18,7 @@ use std::fmt::Debug;
 
 pub use self::core::{Core, Summary};
 pub use engine::{Engine, Handle, Interrupt, Queues};
+pub use restricted::{RESTRICTED_DMA, RestrictedDma};
 pub use worker::{EventFds, Worker};
 
 use crate::pool::Refusal;

@@ -8,6 +8,7 @@ mod equality;
 mod initialisation;
 mod queues;
 mod refusals;
+mod restricted;
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -107,9 +108,14 @@ pub(crate) struct Bench<T> {
 
 impl<T: Transport> Bench<T> {
     pub(crate) fn new() -> Self {
+        Self::saying(RestrictedDma::default())
+    }
+
+    /// With a toy that says `restricted` of its pool.
+    pub(crate) fn saying(restricted: RestrictedDma) -> Self {
         let memory = Memory::new();
         let (toy, calls) = Toy::new();
-        let (transport, worker) = T::plug(toy, memory.gate.clone());
+        let (transport, worker) = T::plug_saying(toy, memory.gate.clone(), restricted);
         let drivers = QUEUES.map(|size| Driver::new(&memory, size)).into();
         Self { memory, transport, events: Loop::new(worker), calls, drivers }
     }

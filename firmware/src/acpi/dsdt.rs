@@ -7,7 +7,7 @@ use acpi_tables::sdt::Sdt;
 
 use super::objects::{consumed, crs, device, dsd, edge, memory_region, name, pool_name, window};
 use super::{Error, OEM_ID, OEM_REVISION, OEM_TABLE_ID, bytes, fixed, pci};
-use crate::{Machine, PoolId, Transport};
+use crate::{DMA_DEFAULT, Machine, PoolId, Transport};
 
 /// Integers have 64 bits from this revision on (ACPI 6.5, 5.2.11.1).
 const REVISION: u8 = 2;
@@ -50,14 +50,14 @@ fn processors(machine: &Machine, devices: &mut Vec<u8>) {
 fn pools(machine: &Machine, devices: &mut Vec<u8>) {
     for (index, pool) in (0..).zip(&machine.pools) {
         let memory = consumed(pool.range, AddressSpaceCacheable::Cacheable);
+        let compatible = ("compatible", &"restricted-dma-pool" as &dyn Aml);
+        let properties = match pool.dma_default {
+            true => dsd(&[compatible, (DMA_DEFAULT, &ONE)]),
+            false => dsd(&[compatible]),
+        };
         device(
             &pool_name(PoolId(index)),
-            &[
-                &name("_HID", &"PRP0001"),
-                &name("_UID", &index),
-                &crs(&[&memory]),
-                &dsd("compatible", &"restricted-dma-pool"),
-            ],
+            &[&name("_HID", &"PRP0001"), &name("_UID", &index), &crs(&[&memory]), &properties],
         )
         .to_aml_bytes(devices);
     }
@@ -77,16 +77,12 @@ fn system_devices(machine: &Machine, devices: &mut Vec<u8>) {
 fn virtio_mmio_devices(machine: &Machine, devices: &mut Vec<u8>) {
     for (index, virtio) in machine.virtio.iter().enumerate() {
         let Transport::Mmio { window: registers, interrupt } = virtio.transport else { continue };
-        device(
-            &format!("V{index:03X}"),
-            &[
-                &name("_HID", &"LNRO0005"),
-                &name("_UID", &index),
-                &name("_CCA", &ONE),
-                &crs(&[&window(registers), &edge(interrupt)]),
-                &memory_region(virtio.pool),
-            ],
-        )
-        .to_aml_bytes(devices);
+        let ids = [name("_HID", &"LNRO0005"), name("_UID", &index), name("_CCA", &ONE)];
+        let resources = crs(&[&window(registers), &edge(interrupt)]);
+        let binding = memory_region(virtio);
+        let mut children: Vec<&dyn Aml> = ids.iter().map(|id| id as &dyn Aml).collect();
+        children.push(&resources);
+        children.extend(binding.iter().map(|binding| binding as &dyn Aml));
+        device(&format!("V{index:03X}"), &children).to_aml_bytes(devices);
     }
 }

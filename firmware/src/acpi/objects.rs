@@ -8,7 +8,7 @@ use acpi_tables::aml::{
 use acpi_tables::{Aml, AmlSink};
 
 use super::bytes;
-use crate::{Interrupt, PoolId, Range};
+use crate::{Binding, Interrupt, PoolId, Range, VirtioDevice};
 
 /// Device properties (Linux, Documentation/firmware-guide/acpi/dsd: "Device Properties UUID").
 const DEVICE_PROPERTIES: &str = "daffd814-6eba-4d8c-8a91-bc9bbf4aa301";
@@ -37,10 +37,11 @@ pub(super) fn crs(resources: &[&dyn Aml]) -> Name {
     name("_CRS", &ResourceTemplate::new(resources.to_vec()))
 }
 
-/// `Name (_DSD, ...)` with one property.
-pub(super) fn dsd(property: &'static str, value: &dyn Aml) -> Name {
-    let property = Package::new(vec![&property, value]);
-    let properties = Package::new(vec![&property]);
+/// `Name (_DSD, ...)` with these properties.
+pub(super) fn dsd(properties: &[(&'static str, &dyn Aml)]) -> Name {
+    let properties: Vec<_> =
+        properties.iter().map(|(property, value)| Package::new(vec![property, *value])).collect();
+    let properties = Package::new(properties.iter().map(|property| property as &dyn Aml).collect());
     name("_DSD", &Package::new(vec![&Uuid::new(DEVICE_PROPERTIES), &properties]))
 }
 
@@ -49,10 +50,10 @@ pub(super) fn pool_name(PoolId(index): PoolId) -> String {
     format!("P{index:03X}")
 }
 
-/// The `_DSD` of a device that is bound to a pool: the property of the device tree, as a reference to the pool's object.
-pub(super) fn memory_region(pool: PoolId) -> Name {
-    let reference = Path::new(&format!("\\_SB_.{}", pool_name(pool)));
-    dsd("memory-region", &Package::new(vec![&reference]))
+/// The `_DSD` of a device that names its pool: the property of the device tree, as a reference to the pool's object.
+pub(super) fn memory_region(device: &VirtioDevice) -> Option<Name> {
+    let reference = Path::new(&format!("\\_SB_.{}", pool_name(device.pool)));
+    (device.binding == Binding::Reference).then(|| dsd(&[("memory-region", &Package::new(vec![&reference]))]))
 }
 
 /// A register window that a device consumes.

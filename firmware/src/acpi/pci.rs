@@ -69,13 +69,16 @@ fn routes(host: &PciHost) -> impl Aml {
     name("_PRT", &routes)
 }
 
-/// An object for each function that is bound to a pool.
+/// An object for each virtio function, with the pool that it names.
 fn functions(machine: &Machine) -> Vec<Raw> {
     let mut functions = Vec::new();
     for virtio in &machine.virtio {
         let Transport::Pci { device: number, .. } = virtio.transport else { continue };
         let address = name("_ADR", &address(number));
-        functions.push(device(&format!("S{number:03X}"), &[&address, &memory_region(virtio.pool)]));
+        let binding = memory_region(virtio);
+        let mut children: Vec<&dyn Aml> = vec![&address];
+        children.extend(binding.iter().map(|binding| binding as &dyn Aml));
+        functions.push(device(&format!("S{number:03X}"), &children));
     }
     functions
 }

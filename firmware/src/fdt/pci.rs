@@ -63,7 +63,7 @@ fn functions(fdt: &mut FdtWriter, machine: &Machine) -> Result {
         let Transport::Pci { device, .. } = virtio.transport else { continue };
         let node = fdt.begin_node(&format!("virtio@{device:x},0"))?;
         fdt.property_array_u32("reg", &[address(device), 0, 0, 0, 0])?;
-        memory_region(fdt, virtio.pool)?;
+        memory_region(fdt, virtio)?;
         fdt.end_node(node)?;
     }
     Ok(())

@@ -35,7 +35,11 @@ DefinitionBlock ("", "DSDT", 2, "CVMM  ", "CVMMVIRT", 1)
             Name (_DSD, Package ()
             {
                 ToUUID ("daffd814-6eba-4d8c-8a91-bc9bbf4aa301"),
-                Package () { Package () { "compatible", "restricted-dma-pool" } }
+                Package ()
+                {
+                    Package () { "compatible", "restricted-dma-pool" },
+                    Package () { "linux,dma-default", One }
+                }
             })
         }
 
@@ -200,12 +204,8 @@ DefinitionBlock ("", "DSDT", 2, "CVMM  ", "CVMMVIRT", 1)
             })
             Device (S01C)
             {
+                // It names no pool: P001 is the default one.
                 Name (_ADR, 0x001C0000)
-                Name (_DSD, Package ()
-                {
-                    ToUUID ("daffd814-6eba-4d8c-8a91-bc9bbf4aa301"),
-                    Package () { Package () { "memory-region", Package () { \_SB.P001 } } }
-                })
             }
         }
     }

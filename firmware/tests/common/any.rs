@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Random machines.
 
-use cvmm_firmware::{Interrupt, IoApic, Machine, PciHost, Pool, PoolId, Range, Transport, VirtioDevice};
+use cvmm_firmware::{
+    Binding, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, Range, Transport, VirtioDevice,
+};
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -25,6 +27,7 @@ prop_compose! {
         low_chunks in 32u64..384,
         high_chunks in 0u64..1 << 17,
         pool_at in vec((0u64..u64::MAX, 1u64..4), 1..6),
+        default in option::of(any::<Index>()),
     ) -> (Vec<Range>, Vec<Pool>) {
         let chunk = 8 * MIB;
         let mut memory = vec![Range::fixed(0, low_chunks * chunk)];
@@ -40,8 +43,11 @@ prop_compose! {
             };
             let range = Range::fixed(base, chunks * chunk);
             if !pools.iter().any(|pool| pool.range.overlaps(&range)) {
-                pools.push(Pool { name: format!("pool{}", pools.len()), range });
+                pools.push(Pool { name: format!("pool{}", pools.len()), range, dma_default: false });
             }
+        }
+        if let Some(default) = default {
+            default.get_mut(&mut pools).dma_default = true;
         }
         (memory, pools)
     }
@@ -92,7 +98,7 @@ prop_compose! {
         pins in PINS..240,
         pin_order in Just((0..PINS).collect::<Vec<_>>()).prop_shuffle(),
         pci in option::of(pci_host()),
-        devices in vec((any::<Index>(), any::<bool>()), 0..MAX_DEVICES),
+        devices in vec((any::<Index>(), any::<bool>(), any::<bool>()), 0..MAX_DEVICES),
         numbers in Just((1..=31u8).collect::<Vec<_>>()).prop_shuffle(),
         // In page frames: below the I/O APIC, or above all memory.
         first_frame in prop_oneof![0xd_0000u64..0xe_0000, 0x2000_0000u64..0x7_0000_0000],
@@ -105,7 +111,7 @@ prop_compose! {
         let pin = |index: usize| Interrupt(pins - 1 - pin_order[index]);
         let pci = pci.map(|host| PciHost { lines: [0, 1, 2, 3].map(|line| pin(FIRST_PCI_LINE + line)), ..host });
         let mut virtio = Vec::new();
-        for (index, (pool, on_pci)) in devices.iter().enumerate() {
+        for (index, (pool, on_pci, names_pool)) in devices.iter().enumerate() {
             let place = u64::try_from(index).unwrap();
             let transport = match pci {
                 Some(host) if *on_pci => Transport::Pci {
@@ -118,7 +124,11 @@ prop_compose! {
                 },
             };
             let pool = PoolId(u16::try_from(pool.index(pools.len())).unwrap());
-            virtio.push(VirtioDevice { name: format!("net{index}"), transport, pool });
+            let binding = match *names_pool || !pools[usize::from(pool.0)].dma_default {
+                true => Binding::Reference,
+                false => Binding::Default,
+            };
+            virtio.push(VirtioDevice { name: format!("net{index}"), transport, pool, binding });
         }
 
         let mut system = system(system_base, pin(UART_PIN).0);

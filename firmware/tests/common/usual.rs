@@ -2,8 +2,8 @@
 //! A grid of usual machines.
 
 use cvmm_firmware::{
-    Interrupt, IoApic, Machine, PciHost, Pool, PoolId, Range, SleepRegisters, SystemDevices, Transport,
-    VirtioDevice,
+    Binding, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, Range, SleepRegisters, SystemDevices,
+    Transport, VirtioDevice,
 };
 
 const MIB: u64 = 1 << 20;
@@ -46,7 +46,8 @@ pub fn machine(devices: u32, bus: Bus, cpus: u32, high_memory: bool, pools: u16)
         let base = 64 * MIB + u64::from(index) * 32 * MIB;
         // The last pool of a large machine is above 4 GiB: its address needs more than 32 bits.
         let base = if high_memory && index == 2 { 4 * GIB + base } else { base };
-        Pool { name: format!("pool{index}"), range: Range::fixed(base, u64::from(index + 1) * 8 * MIB) }
+        let range = Range::fixed(base, u64::from(index + 1) * 8 * MIB);
+        Pool { name: format!("pool{index}"), range, dma_default: pools > 1 && index == 1 }
     };
     let host = PciHost {
         ecam: Range::fixed(0xe000_0000, MIB),
@@ -70,6 +71,12 @@ pub fn machine(devices: u32, bus: Bus, cpus: u32, high_memory: bool, pools: u16)
         transport: transport(index),
         // Neighbours are in different pools, and not in the order of the pools.
         pool: PoolId(pools - 1 - u16::try_from(index).unwrap() % pools),
+        // Of three pools the second is the default one: half of its devices name it all the same.
+        binding: if pools == 3 && [1, 4].contains(&(index % 12)) {
+            Binding::Default
+        } else {
+            Binding::Reference
+        },
     };
     Machine {
         memory,

@@ -12,7 +12,7 @@ mod tree;
 
 use common::any::any_machine;
 use common::usual::{Bus, grid, machine};
-use cvmm_firmware::{DeviceError, FdtError, Machine, PoolId, Range, Transport, device_tree};
+use cvmm_firmware::{Binding, DeviceError, FdtError, Machine, PoolId, Range, Transport, device_tree};
 use dtoolkit::fdt::Fdt;
 use proptest::prelude::*;
 
@@ -101,6 +101,22 @@ fn a_device_without_a_pool_is_refused() {
             matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::NoSuchPool(name))) if name == "blk0")
         );
     }
+}
+
+/// A guest would find no pool for the device, or could take either.
+#[test]
+fn a_default_pool_that_is_none_or_not_the_only_one_is_refused() {
+    let mut machine = machine(1, Bus::Mmio, 1, false, 3);
+    machine.virtio[0].binding = Binding::Default;
+    assert!(
+        matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::NotDefault(name))) if name == "blk0")
+    );
+    machine.virtio[0].pool = PoolId(1);
+    assert!(device_tree(&machine).is_ok());
+    machine.pools[2].dma_default = true;
+    assert!(
+        matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::TwoDefaults(name))) if name == "pool2")
+    );
 }
 
 #[test]

@@ -115,6 +115,11 @@ pub fn has_exactly_properties(node: &FdtNode, names: &[&str]) {
     assert_eq!(properties(node), wanted, "properties of {}", node.name());
 }
 
+/// Whether a device has a `memory-region`.
+pub fn names_pool(node: &FdtNode) -> bool {
+    node.properties().any(|property| property.name() == "memory-region")
+}
+
 /// The cells of a property, however many.
 pub fn all_cells(node: &FdtNode, name: &str) -> Vec<u32> {
     let bytes = value(node, name).value_as::<&[u8]>().expect("any value is bytes");

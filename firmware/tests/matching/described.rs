@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The model of a machine, straight from its description: what both readers must come to.
 
-use cvmm_firmware::{Interrupt, Machine, Range, Transport};
+use cvmm_firmware::{Binding, Interrupt, Machine, Range, Transport};
 
 use crate::acpi::AcpiOnly;
 use crate::dt::DtOnly;
-use crate::model::{Line, Model, Pci, Polarity, Routes, Trigger, VirtioMmio, VirtioPci, Window};
+use crate::model::{Line, Model, Pci, Polarity, Pool, Routes, Trigger, VirtioMmio, VirtioPci, Window};
 
 /// What both forms say.
 pub fn model(machine: &Machine) -> Model {
-    let mut pools: Vec<_> = machine.pools.iter().map(|pool| window(pool.range)).collect();
+    let pool =
+        |pool: &cvmm_firmware::Pool| Pool { window: window(pool.range), dma_default: pool.dma_default };
+    let mut pools: Vec<_> = machine.pools.iter().map(pool).collect();
     pools.sort();
     let (mut virtio_mmio, mut virtio_pci) = (Vec::new(), Vec::new());
     for virtio in &machine.virtio {
-        let pool = window(machine.pools[usize::from(virtio.pool.0)].range);
+        let names = virtio.binding == Binding::Reference;
+        let pool = names.then(|| window(machine.pools[usize::from(virtio.pool.0)].range));
         match virtio.transport {
             Transport::Mmio { window: registers, interrupt } => virtio_mmio.push(VirtioMmio {
                 window: window(registers),

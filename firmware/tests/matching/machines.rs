@@ -2,10 +2,11 @@
 //! Machines: a grid of usual ones, and random ones. Numbers that stand for different things differ.
 
 use cvmm_firmware::{
-    Interrupt, IoApic, Machine, PciHost, Pool, PoolId, Range, SleepRegisters, SystemDevices, Transport,
-    VirtioDevice,
+    Binding, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, Range, SleepRegisters, SystemDevices,
+    Transport, VirtioDevice,
 };
 use proptest::collection::{btree_set, vec};
+use proptest::option;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -60,7 +61,9 @@ impl Usual {
             // Not in ascending order; the last of a large machine is above 4 GiB.
             let base = 256 * MIB - u64::from(index) * 32 * MIB;
             let base = if high_memory && index == 2 { 4 * GIB + base } else { base };
-            Pool { name: format!("pool{index}"), range: Range::fixed(base, u64::from(index + 1) * 8 * MIB) }
+            let dma_default = pools > 1 && index == 1;
+            let range = Range::fixed(base, u64::from(index + 1) * 8 * MIB);
+            Pool { name: format!("pool{index}"), range, dma_default }
         };
         let mut virtio = Vec::new();
         for kind in ["blk", "net", "rng"] {
@@ -71,6 +74,11 @@ impl Usual {
                     transport: self.transport(index),
                     // Neighbours are in different pools, and not in the order of the pools.
                     pool: PoolId(pools - 1 - u16::from(index) % pools),
+                    // Of three pools the second is the default one: half of its devices name it all the same.
+                    binding: match (pools, index % 12) {
+                        (3, 1 | 4) => Binding::Default,
+                        _ => Binding::Reference,
+                    },
                 });
             }
         }
@@ -143,6 +151,7 @@ prop_compose! {
         low in 8 * MIB / PAGE..=3 * GIB / PAGE,
         high in prop_oneof![Just(0), 1u64..64 * GIB / PAGE],
         wanted in vec((any::<u64>(), 1u64..8 * MIB / PAGE), 1..6),
+        default in option::of(any::<prop::sample::Index>()),
     ) -> (Vec<Range>, Vec<Pool>) {
         let memory: Vec<_> =
             [Range::new(0, low * PAGE), Range::new(4 * GIB, high * PAGE)].into_iter().flatten().collect();
@@ -153,8 +162,11 @@ prop_compose! {
             let ram = memory.iter().find(|ram| (ram.base()..ram.end()).contains(&base)).expect("it is memory");
             let range = Range::fixed(base, (size * PAGE).min(ram.end() - base));
             if !pools.iter().any(|pool| pool.range.overlaps(&range)) {
-                pools.push(Pool { name: format!("pool{}", pools.len()), range });
+                pools.push(Pool { name: format!("pool{}", pools.len()), range, dma_default: false });
             }
+        }
+        if let Some(default) = default {
+            default.get_mut(&mut pools).dma_default = true;
         }
         (memory, pools)
     }
@@ -164,15 +176,16 @@ prop_compose! {
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     on_pci: bool,
+    names_pool: bool,
     pool: prop::sample::Index,
     offset: u64,
     size: u64,
 }
 
 prop_compose! {
-    fn wanted()(on_pci in any::<bool>(), pool in any::<prop::sample::Index>(), offset in 0u64..0x1000, size in 0x100u64..0x2000)
+    fn wanted()(on_pci in any::<bool>(), names_pool in any::<bool>(), pool in any::<prop::sample::Index>(), offset in 0u64..0x1000, size in 0x100u64..0x2000)
         -> Wanted {
-        Wanted { on_pci, pool, offset: offset * 4, size }
+        Wanted { on_pci, names_pool, pool, offset: offset * 4, size }
     }
 }
 
@@ -245,7 +258,11 @@ prop_compose! {
                 Transport::Mmio { window: Range::fixed(place() + wanted.offset, wanted.size), interrupt: line() }
             };
             let pool = PoolId(u16::try_from(wanted.pool.index(pools.len())).expect("few pools"));
-            virtio.push(VirtioDevice { name: format!("net{index}"), transport, pool });
+            let binding = match wanted.names_pool || !pools[usize::from(pool.0)].dma_default {
+                true => Binding::Reference,
+                false => Binding::Default,
+            };
+            virtio.push(VirtioDevice { name: format!("net{index}"), transport, pool, binding });
         }
         let on_pci = virtio.iter().any(|device| matches!(device.transport, Transport::Pci { .. }));
         Machine {

@@ -84,7 +84,7 @@ pub type Routes = BTreeMap<(u8, u8), Line>;
 #[derive(Debug, PartialEq)]
 pub struct Model {
     /// The restricted DMA pools, in ascending order.
-    pub pools: Vec<Window>,
+    pub pools: Vec<Pool>,
     /// Local APIC identifiers, the boot processor's first.
     pub cpus: Vec<u32>,
     /// Address of the local APIC. ACPI knows no size.
@@ -101,6 +101,15 @@ pub struct Model {
     pub virtio_mmio: Vec<VirtioMmio>,
     /// In the order of the device numbers.
     pub virtio_pci: Vec<VirtioPci>,
+}
+
+/// A restricted DMA pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pool {
+    /// Where it is.
+    pub window: Window,
+    /// It is the pool of every device that names none.
+    pub dma_default: bool,
 }
 
 /// A PCI host bridge, and what is behind it.
@@ -127,19 +136,19 @@ pub struct VirtioMmio {
     pub line: Line,
     /// Whether its DMA is coherent with the CPUs' caches.
     pub coherent: bool,
-    /// The pool that it is bound to.
-    pub pool: Window,
+    /// The pool that it names.
+    pub pool: Option<Window>,
 }
 
-/// A PCI function that is bound to a pool.
+/// A PCI function that the description has something about.
 #[derive(Debug, PartialEq)]
 pub struct VirtioPci {
     /// Device number.
     pub device: u8,
     /// Function number.
     pub function: u8,
-    /// The pool that it is bound to.
-    pub pool: Window,
+    /// The pool that it names.
+    pub pool: Option<Window>,
 }
 
 impl Model {
@@ -171,9 +180,10 @@ impl Model {
                 assert!(!window.meets(ram), "{name} at {window:?} is in memory at {ram:?}");
             }
         }
-        for (index, pool) in self.pools.iter().enumerate() {
+        let pools: Vec<_> = self.pools.iter().map(|pool| pool.window).collect();
+        for (index, pool) in pools.iter().enumerate() {
             assert!(memory.iter().any(|ram| ram.holds(pool)), "the pool at {pool:?} is not memory");
-            let mut others = self.pools[..index].iter();
+            let mut others = pools[..index].iter();
             assert!(!others.any(|other| other.meets(pool)), "the pool at {pool:?} meets another");
         }
     }

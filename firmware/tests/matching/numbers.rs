@@ -4,7 +4,9 @@
 
 use std::panic::catch_unwind;
 
-use cvmm_firmware::{Interrupt, Machine, PciHost, PoolId, Range, Transport, acpi_tables, device_tree};
+use cvmm_firmware::{
+    Binding, Interrupt, Machine, PciHost, PoolId, Range, Transport, acpi_tables, device_tree,
+};
 
 use crate::machines::{Buses, Usual};
 use crate::{TABLES, agree, check};
@@ -61,7 +63,13 @@ const CHANGES: &[Change] = &[
     ("size of a virtio-mmio window", Both, |m| *mmio(m, 2).0 = size(*mmio(m, 2).0)),
     ("a virtio-mmio window above 4 GiB", Both, |m| *mmio(m, 2).0 = Range::fixed(0xd0_0000_0000, 0x200)),
     ("interrupt of a virtio-mmio device", Both, |m| mmio(m, 4).1.0 += 32),
-    ("pool of a virtio-mmio device", Both, |m| m.virtio[4].pool = other(m.virtio[4].pool)),
+    ("pool of a virtio-mmio device", Both, |m| m.virtio[2].pool = other(m.virtio[2].pool)),
+    ("a PCI function that names its pool", Both, |m| m.virtio[1].binding = Binding::Reference),
+    ("a virtio-mmio device that names its pool", Both, |m| m.virtio[4].binding = Binding::Reference),
+    ("the default pool", Both, |m| {
+        m.virtio.retain(|device| device.binding == Binding::Reference);
+        (m.pools[1].dma_default, m.pools[2].dma_default) = (false, true);
+    }),
     ("order of virtio-mmio devices", Both, |m| m.virtio.swap(0, 2)),
     ("pool of a PCI function", Both, |m| m.virtio[3].pool = other(m.virtio[3].pool)),
     ("number of a PCI device", Both, |m| *device(m, 5) = 1),

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use cvmm_arch::native::layout;
 
-use super::Mac;
 use super::keys::Keys;
+use super::{Mac, PoolConfig, pool};
 use crate::cli::MachineArgs;
 use crate::{Error, Result};
 
@@ -27,6 +27,10 @@ pub struct DeviceConfig {
     pub kind: DeviceKind,
     /// Where its registers are.
     pub transport: TransportKind,
+    /// Index of its pool among those of the machine.
+    pub pool: usize,
+    /// The user bound it to that pool; otherwise it is the default one.
+    pub pool_is_named: bool,
 }
 
 /// How the driver reaches a device.
@@ -68,29 +72,30 @@ pub enum DeviceKind {
 type Parsed<T> = std::result::Result<T, String>;
 
 /// The devices, in the order of their kinds: disks, network, entropy.
-pub(super) fn parse(args: &MachineArgs) -> Result<Vec<DeviceConfig>> {
+pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<DeviceConfig>> {
     let mut devices = Vec::new();
     for (index, text) in args.blk.iter().enumerate() {
-        devices.push(device("blk", index, text, |name, keys| {
+        devices.push(device("blk", index, text, pools, |name, keys| {
             let kind = DeviceKind::Blk {
                 path: needed(keys, "path")?.into(),
                 read_only: keys.take_flag("ro")?,
                 serial: serial(keys)?.unwrap_or_else(|| name.into()),
                 queues: queues(keys)?,
             };
-            Ok((kind, &["path", "ro", "serial", "queues", "transport"]))
+            Ok((kind, &["path", "ro", "serial", "queues", "transport", "pool"]))
         })?);
     }
     for (index, text) in args.net.iter().enumerate() {
-        devices.push(device("net", index, text, |_, keys| {
+        devices.push(device("net", index, text, pools, |_, keys| {
             let tap = needed(keys, "tap")?;
             let mac = keys.take("mac").map_or_else(|| Ok(Mac::of_tap(&tap)), |mac| mac.parse())?;
             let kind = DeviceKind::Net { tap, mac, queues: queues(keys)? };
-            Ok((kind, &["tap", "mac", "queues", "transport"]))
+            Ok((kind, &["tap", "mac", "queues", "transport", "pool"]))
         })?);
     }
     for (index, text) in args.rng.iter().enumerate() {
-        devices.push(device("rng", index, text, |_, _| Ok((DeviceKind::Rng, &["transport"])))?);
+        devices
+            .push(device("rng", index, text, pools, |_, _| Ok((DeviceKind::Rng, &["transport", "pool"])))?);
     }
     for (transport, name, most) in [
         (TransportKind::Mmio, "mmio", layout::MAX_VIRTIO_MMIO),
@@ -105,11 +110,12 @@ pub(super) fn parse(args: &MachineArgs) -> Result<Vec<DeviceConfig>> {
     Ok(devices)
 }
 
-/// One device of the sort that `--sort` makes. `rest` takes all keys but the transport, and names those there are.
+/// One device of the sort that `--sort` makes. `rest` takes all keys but transport and pool, and names those there are.
 fn device(
     sort: &str,
     index: usize,
     text: &str,
+    pools: &[PoolConfig],
     rest: impl FnOnce(&str, &mut Keys) -> Parsed<(DeviceKind, &'static [&'static str])>,
 ) -> Result<DeviceConfig> {
     let name = format!("{sort}{index}");
@@ -118,11 +124,15 @@ fn device(
         let mut keys = if text.is_empty() && sort == "rng" { Keys::none() } else { Keys::parse(text, None)? };
         let (kind, known) = rest(&name, &mut keys)?;
         let transport = transport(&mut keys)?;
+        let named = keys.take("pool");
         keys.finish(known)?;
-        Ok((kind, transport))
+        let pool = pool::find(pools, named.as_deref())?;
+        Ok((kind, transport, pool, named.is_some()))
     };
     match parse() {
-        Ok((kind, transport)) => Ok(DeviceConfig { option, name, kind, transport }),
+        Ok((kind, transport, pool, pool_is_named)) => {
+            Ok(DeviceConfig { option, name, kind, transport, pool, pool_is_named })
+        }
         Err(reason) => Err(Error::argument(option, reason)),
     }
 }

@@ -6,12 +6,14 @@ mod keys;
 mod mac;
 mod pool;
 mod size;
+mod spec;
 
 use std::path::PathBuf;
 
 pub use devices::{DeviceConfig, DeviceKind, MAX_QUEUES, TransportKind};
 pub use mac::Mac;
 pub use pool::PoolConfig;
+pub use spec::{PLAN_BIT, PROFILES, Profile, RFC_BIT, SpecConfig};
 
 use crate::cli::{MachineArgs, RunArgs};
 use crate::{Error, Result};
@@ -60,12 +62,14 @@ pub struct MachineConfig {
     pub mem: u64,
     /// Number of vCPUs, not 0.
     pub cpus: u8,
-    /// The pool.
-    pub pool: PoolConfig,
+    /// The pools, in the order of the command line; at least one.
+    pub pools: Vec<PoolConfig>,
     /// Devices, in the order of their kinds: disks, network, entropy.
     pub devices: Vec<DeviceConfig>,
     /// What tells the guest of its machine.
     pub firmware: FirmwareKind,
+    /// What the guest is told of the pools.
+    pub spec: SpecConfig,
 }
 
 /// What tells the guest of its machine.
@@ -135,8 +139,9 @@ impl MachineConfig {
             }
             cmdline = format!("{cmdline} {more}");
         }
-        let pool = pool::parse(&args.pool, mem)?;
-        Ok(Self { cmdline, mem, cpus, pool, devices: devices::parse(args)?, firmware })
+        let pools = pool::parse(&args.pool, mem)?;
+        let devices = devices::parse(args, &pools)?;
+        Ok(Self { cmdline, mem, cpus, pools, devices, firmware, spec: spec::parse(args)? })
     }
 }
 

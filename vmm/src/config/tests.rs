@@ -42,10 +42,44 @@ fn sizes_are_bytes_or_have_a_suffix() {
 
 #[test]
 fn a_pool_is_a_size_or_a_list() {
-    let pool = machine("--pool 64M").pool;
+    let pool = machine("--pool 64M").pools.remove(0);
     assert_eq!((pool.name.as_str(), pool.size, pool.base), ("pool", 64 << 20, None));
-    let pool = machine("--pool size=2M,name=p,base=0x10000000").pool;
+    let pool = machine("--pool size=2M,name=p,base=0x10000000").pools.remove(0);
     assert_eq!((pool.name.as_str(), pool.size, pool.base), ("p", 2 << 20, Some(0x1000_0000)));
+}
+
+#[test]
+fn a_device_has_the_pool_that_it_names_or_the_default_one() {
+    let bound = |options: &str| {
+        let config = machine(options);
+        let pool = |device: &DeviceConfig| config.pools[device.pool].name.clone();
+        config.devices.iter().map(|device| (pool(device), device.pool_is_named)).collect::<Vec<_>>()
+    };
+    let of = |name: &str, named| (name.to_owned(), named);
+    assert_eq!(bound("--pool 64M --rng --rng pool=pool"), [of("pool", false), of("pool", true)]);
+    assert_eq!(
+        bound(
+            "--pool size=16M,name=disk --pool 64M,default --pool 2M --rng --blk path=a,pool=disk --net tap=t,pool=pool2"
+        ),
+        [of("disk", true), of("pool2", true), of("pool1", false)]
+    );
+    // No pool is the default one: that only matters to a device that names none.
+    assert_eq!(bound("--pool 2M,name=a --pool 2M,name=b --rng pool=b"), [of("b", true)]);
+}
+
+/// `RestrictedDma` as the numbers of the bits that are offered and required, and whether the pool is named.
+#[test]
+fn a_text_says_what_the_guest_is_told() {
+    let told = |options: &str| {
+        let restricted = machine(&format!("--pool 64M {options}")).spec.restricted;
+        (restricted.feature_bit, restricted.required, restricted.names_pool)
+    };
+    assert_eq!(told(""), (None, false, false));
+    assert_eq!(told("--spec upstream"), (None, false, false));
+    assert_eq!(told("--spec rfc"), (Some(27), true, false));
+    assert_eq!(told("--spec rfc --unaware allow"), (Some(27), false, false));
+    assert_eq!(told("--spec plan"), (Some(49), true, true));
+    assert_eq!(told("--spec plan --feature-bit 44 --unaware refuse"), (Some(44), true, true));
 }
 
 #[test]
@@ -79,10 +113,29 @@ fn the_command_line_is_added_to_the_default() {
 fn wrong_options_are_named() {
     for (options, expected) in [
         ("", "--pool: it is missing"),
-        ("--pool 64M --pool 2M", "--pool 2M: a guest has one pool"),
+        (
+            "--pool 64M --pool 2M,name=pool",
+            "--pool 2M,name=pool: name: 'pool' is the name of another pool (--pool 64M)",
+        ),
+        (
+            "--pool 64M,default --pool 2M,default",
+            "default: another pool is the default one (--pool 64M,default)",
+        ),
+        ("--pool 64M,default=1", "default takes no value ('1')"),
+        ("--pool 64M --pool 2M --rng", "--rng: it names no pool, and none is the default one"),
+        ("--pool 64M --rng pool=disk", "--rng pool=disk: pool: there is no pool 'disk'; there are pool"),
+        ("--pool 64M --rng pool=", "pool: there is no pool ''"),
+        ("--pool 64M --spec rfc2", "--spec rfc2: it is one of upstream, rfc, plan"),
+        ("--pool 64M --feature-bit 49", "--feature-bit 49: --spec upstream has no feature bit"),
+        ("--pool 64M --unaware allow", "--unaware allow: --spec upstream has no feature bit"),
+        ("--pool 64M --spec plan --unaware maybe", "--unaware maybe: it is refuse or allow"),
+        ("--pool 64M --spec plan --feature-bit 33", "--feature-bit 33: 33 is a feature of the standard"),
+        ("--pool 64M --spec plan --feature-bit 5", "5 is not one of 24 to 49"),
+        ("--pool 64M --spec plan --feature-bit x", "'x' is no number"),
+        ("--pool 64M --spec plan --feature-bit 300", "'300' is no number"),
         ("--pool 64X", "--pool 64X: size: '64X' is no size"),
         ("--pool name=x", "--pool name=x: size=SIZE is missing"),
-        ("--pool 64M,foo=1", "--pool 64M,foo=1: unknown key 'foo'; there are size, name, base"),
+        ("--pool 64M,foo=1", "--pool 64M,foo=1: unknown key 'foo'; there are size, name, base, default"),
         ("--pool 64M,name=", "a name is made of"),
         ("--pool 64M,name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a name is made of"),
         ("--pool 64M,base=x", "base: 'x' is no size"),
@@ -97,7 +150,10 @@ fn wrong_options_are_named() {
         ("--pool 64M --blk ro", "--blk ro: path=... is missing"),
         ("--pool 64M --blk path=", "path=... is missing"),
         ("--pool 64M --blk path=a,ro=1", "ro takes no value ('1')"),
-        ("--pool 64M --blk path=a,rw", "unknown key 'rw'; there are path, ro, serial, queues, transport"),
+        (
+            "--pool 64M --blk path=a,rw",
+            "unknown key 'rw'; there are path, ro, serial, queues, transport, pool",
+        ),
         ("--pool 64M --blk path=a,transport=usb", "transport: 'usb' is unknown; there are mmio and pci"),
         ("--pool 64M --blk path=a,transport", "transport: '' is unknown"),
         ("--pool 64M --blk path=a,queues=0", "queues: '0' is no number from 1 to 8"),
@@ -105,7 +161,7 @@ fn wrong_options_are_named() {
         ("--pool 64M --blk path=a,queues=+2", "queues: '+2' is no number"),
         ("--pool 64M --blk path=a,queues=65537", "queues: '65537' is no number"),
         ("--pool 64M --net tap=t,queues", "queues: '' is no number"),
-        ("--pool 64M --rng yes", "--rng yes: unknown key 'yes'; there is transport"),
+        ("--pool 64M --rng yes", "--rng yes: unknown key 'yes'; there are transport, pool"),
         ("--pool 64M --rng queues=2", "unknown key 'queues'"),
         ("--pool 64M --rng --rng transport=", "--rng transport=: transport: '' is unknown"),
         ("--pool 64M --firmware uefi", "--firmware uefi: it is dt or acpi"),

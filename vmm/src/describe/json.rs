@@ -6,7 +6,7 @@
 //! Fields that the report of a run has as well have the same names and meanings there.
 
 use cvmm_arch::native::layout;
-use cvmm_firmware::{AcpiTable, Interrupt, Machine, Range, Transport, VirtioDevice};
+use cvmm_firmware::{AcpiTable, Binding, Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
 use crate::config::{DeviceConfig, DeviceKind, FirmwareKind, MachineConfig};
@@ -64,6 +64,8 @@ struct Pool<'a> {
     name: &'a str,
     #[serde(flatten)]
     extent: Extent,
+    /// It is told to be the pool of every device that names none.
+    dma_default: bool,
 }
 
 #[derive(Serialize)]
@@ -130,6 +132,8 @@ struct Device<'a> {
     gsi: Option<u32>,
     /// Name of the only memory that it can reach.
     pool: &'a str,
+    /// Whether the description of the device names it; if not, it is the pool of all that name none.
+    names_pool: bool,
 }
 
 #[derive(Serialize)]
@@ -196,7 +200,11 @@ impl<'a> Memory<'a> {
     fn new(machine: &'a Machine) -> Self {
         let pools: Vec<_> = machine.pools.iter().map(|pool| pool.range).collect();
         let extents = |ranges: Vec<Range>| ranges.into_iter().map(Extent::from).collect();
-        let named = machine.pools.iter().map(|pool| Pool { name: &pool.name, extent: pool.range.into() });
+        let named = machine.pools.iter().map(|pool| Pool {
+            name: &pool.name,
+            extent: pool.range.into(),
+            dma_default: pool.dma_default,
+        });
         Self {
             total: machine.memory.iter().map(Range::size).sum(),
             ram: extents(machine.memory.clone()),
@@ -227,6 +235,7 @@ impl<'a> Device<'a> {
             pci_device: device,
             gsi: gsi.map(|Interrupt(gsi)| gsi),
             pool: &machine.pool(description.pool).name,
+            names_pool: description.binding == Binding::Reference,
         }
     }
 }

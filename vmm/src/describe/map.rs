@@ -73,7 +73,8 @@ pub(super) fn map(machine: &Machine, tables: Option<Range>) -> Vec<Block> {
 /// What is in `ram` beside the guest's own.
 fn in_memory(machine: &Machine, tables: Option<Range>, ram: &Range) -> Vec<Block> {
     let pools = (0..).zip(&machine.pools).map(|(index, pool)| {
-        let detail = "restricted-dma-pool".into();
+        let default = if pool.dma_default { ", linux,dma-default" } else { "" };
+        let detail = format!("restricted-dma-pool{default}");
         Block::new(pool.range, Class::Pool(PoolId(index)), &pool.name, detail)
     });
     let tables = tables

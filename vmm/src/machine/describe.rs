@@ -4,19 +4,20 @@
 use cvmm_arch::native::{cpu, layout};
 use cvmm_devices::power;
 use cvmm_devices::virtio::pci::layout::BAR_SIZE;
-use cvmm_firmware::{Machine, Pool, PoolId, SleepRegisters, SystemDevices, Transport, VirtioDevice};
+use cvmm_firmware::{
+    Binding, Machine, Pool, PoolId, Range, SleepRegisters, SystemDevices, Transport, VirtioDevice,
+};
 
-use crate::config::{MachineConfig, TransportKind};
+use crate::config::{MachineConfig, PoolConfig, TransportKind};
 use crate::{Error, Result};
 
 /// Lays out the machine that `config` asks for.
 ///
 /// # Errors
-/// The pool has no place in memory.
+/// A pool has no place in memory.
 pub fn describe(config: &MachineConfig) -> Result<Machine> {
     let memory = layout::memory(config.mem);
-    let pool = layout::place_pool(&memory, &[], config.pool.size, config.pool.base)
-        .map_err(|error| Error::argument(&config.pool.option, error))?;
+    let pools = pools(config, &memory)?;
     // Each transport has places of its own.
     let (mut mmio, mut pci) = (0.., 0..);
     let virtio = config.devices.iter().map(|device| {
@@ -32,7 +33,12 @@ pub fn describe(config: &MachineConfig) -> Result<Machine> {
         };
         let transport = transport
             .ok_or_else(|| Error::argument(&device.option, "the machine has no room for another device"))?;
-        Ok(VirtioDevice { name: device.name.clone(), transport, pool: PoolId(0) })
+        let pool = PoolId(u16::try_from(device.pool).map_err(|error| Error::vmm("pools", error))?);
+        let binding = match config.spec.profile.dma_default && !device.pool_is_named {
+            true => Binding::Default,
+            false => Binding::Reference,
+        };
+        Ok(VirtioDevice { name: device.name.clone(), transport, pool, binding })
     });
     let virtio = virtio.collect::<Result<Vec<_>>>()?;
     let on_pci = |device: &VirtioDevice| matches!(device.transport, Transport::Pci { .. });
@@ -40,7 +46,7 @@ pub fn describe(config: &MachineConfig) -> Result<Machine> {
     Ok(Machine {
         virtio,
         memory,
-        pools: vec![Pool { name: config.pool.name.clone(), range: pool }],
+        pools,
         cpus: cpu::apic_ids(config.cpus),
         local_apic: layout::local_apic(),
         io_apic: layout::io_apic(),
@@ -59,4 +65,25 @@ pub fn describe(config: &MachineConfig) -> Result<Machine> {
         pci,
         bootargs: config.cmdline.clone(),
     })
+}
+
+/// Places the pools: first those whose place the user chose.
+fn pools(config: &MachineConfig, memory: &[Range]) -> Result<Vec<Pool>> {
+    let mut order: Vec<_> = config.pools.iter().collect();
+    order.sort_by_key(|pool| pool.base.is_none());
+    let mut placed: Vec<(&str, Range)> = Vec::new();
+    for pool in order {
+        let others: Vec<_> = placed.iter().map(|(_, range)| *range).collect();
+        let range = layout::place_pool(memory, &others, pool.size, pool.base)
+            .map_err(|error| Error::argument(&pool.option, error))?;
+        placed.push((&pool.name, range));
+    }
+    let placed =
+        |pool: &PoolConfig| placed.iter().find(|(name, _)| *name == pool.name).map(|(_, range)| *range);
+    let pool = |pool: &PoolConfig| {
+        let range = placed(pool).ok_or_else(|| Error::vmm("pools", "one was not placed"))?;
+        let dma_default = pool.default && config.spec.profile.dma_default;
+        Ok(Pool { name: pool.name.clone(), range, dma_default })
+    };
+    config.pools.iter().map(pool).collect()
 }

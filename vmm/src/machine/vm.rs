@@ -15,7 +15,7 @@ use cvmm_devices::power::{Handler, KeyboardReset, PowerControl, PvPanic, SleepRe
 use cvmm_devices::serial::Console;
 use cvmm_devices::virtio::mmio::{MmioInterrupt, MmioTransport, QUEUE_NOTIFY};
 use cvmm_devices::virtio::pci::{PciInterrupt, PciTransport};
-use cvmm_devices::virtio::{Core, DeviceType, EventFds, Worker};
+use cvmm_devices::virtio::{Core, DeviceType, EventFds, RestrictedDma, Worker};
 use cvmm_firmware::{Interrupt, Machine, PciHost, Range, Transport, VirtioDevice};
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -92,6 +92,8 @@ pub fn create(kvm: &Kvm) -> Result<VmFd> {
 pub struct Parts {
     /// The host's side of each virtio device, in the order of the machine description.
     pub devices: Vec<Opened>,
+    /// What each of them says of its pool.
+    pub restricted: RestrictedDma,
     /// Private memory, loaded and sealed.
     pub private: SealedMemory,
     /// The pools, in the order of the machine description.
@@ -105,7 +107,7 @@ pub struct Parts {
 impl Vm {
     /// Builds the machine around `vm`. Also returns the workers that run its virtio devices.
     pub fn new(vm: Arc<VmFd>, machine: &Machine, parts: Parts) -> Result<(Self, Vec<Worker>)> {
-        let Parts { devices, private, pools, console, on_event } = parts;
+        let Parts { devices, restricted, private, pools, console, on_event } = parts;
         raise_open_files();
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let io_apic = Arc::new(IoApic::new(Arc::clone(&routes)));
@@ -129,9 +131,10 @@ impl Vm {
 
         let (mut virtio, mut workers) = (Vec::new(), Vec::new());
         let mut pci = PciBus::default();
-        let mut wires = Wires { vm: &vm, routes: &routes, io_apic: &io_apic, next_gsi: machine.io_apic.pins };
+        let mut wires =
+            Wires { vm: &vm, routes: &routes, io_apic: &io_apic, restricted, next_gsi: machine.io_apic.pins };
         for (description, opened) in machine.virtio.iter().zip(devices) {
-            let VirtioDevice { name, transport, pool } = description;
+            let VirtioDevice { name, transport, pool, .. } = description;
             let wrong = |error: &dyn Display| Error::vmm(name, error);
             let pool = pools.get(usize::from(pool.0)).ok_or_else(|| wrong(&"its pool is not mapped"))?;
             let gate = Gate::new(pool.clone());
@@ -176,6 +179,7 @@ struct Wires<'a> {
     vm: &'a Arc<VmFd>,
     routes: &'a Arc<Routes>,
     io_apic: &'a Arc<IoApic>,
+    restricted: RestrictedDma,
     /// KVM lines from here on are free for vectors.
     next_gsi: u32,
 }
@@ -190,7 +194,8 @@ impl Wires<'_> {
         (window, interrupt): (Range, Interrupt),
     ) -> Result<(Arc<MmioTransport>, Worker)> {
         let interrupt = Arc::new(MmioInterrupt::new(interrupt_line(self.vm, interrupt)?));
-        let core = Core::new(name, device, gate, Arc::clone(&interrupt) as _);
+        let core =
+            Core::new(name, device, gate, Arc::clone(&interrupt) as _).with_restricted_dma(self.restricted);
         let notifications = event_fds(name, core.queue_count())?;
         let notify = IoEventAddress::Mmio(window.base() + QUEUE_NOTIFY);
         for (queue, fd) in (0u32..).zip(notifications.iter()) {
@@ -233,7 +238,8 @@ impl Wires<'_> {
                 .map_err(|error| Error::Host(format!("KVM refused an irqfd of {name}: {error}")))
         })?;
         self.next_gsi += u32::from(queues) + 1;
-        let core = Core::new(name, device, gate, Arc::clone(&interrupt) as _);
+        let core =
+            Core::new(name, device, gate, Arc::clone(&interrupt) as _).with_restricted_dma(self.restricted);
         let worker = Worker::new(Arc::clone(core.handle()), Arc::clone(&notifications));
         let transport =
             PciTransport::new(core, interrupt, notifications, slot, bar).map_err(|error| wrong(&error))?;

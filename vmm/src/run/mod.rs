@@ -85,7 +85,7 @@ impl Guest {
             .machine
             .devices
             .iter()
-            .map(|device| machine::open(device, config.machine.pool.size))
+            .map(|device| machine::open(device, config.machine.pools[device.pool].size))
             .collect::<Result<_>>()?;
         let disks = devices.iter_mut().filter_map(|opened| opened.disk.take()).collect();
         let images = open_images(config, &machine)?;
@@ -98,7 +98,8 @@ impl Guest {
         let kvm = open_kvm(config)?;
         let vm = Arc::new(machine::create(&kvm)?);
         private.register(&vm)?;
-        let parts = Parts { devices, private, pools, console, on_event: exit.handler() };
+        let restricted = config.machine.spec.restricted;
+        let parts = Parts { devices, restricted, private, pools, console, on_event: exit.handler() };
         let (vm, workers) = Vm::new(vm, &machine, parts)?;
         let vcpus = create_vcpus(&kvm, &vm, config.machine.cpus, entry)?;
 

@@ -126,7 +126,7 @@ fn pools() {
         ("size=8M,base=124M", "not all in one piece"),
         ("size=8M,base=1G", "not all in one piece"),
         ("size=8M,base=0xffffffffffe00000", "not all in one piece"),
-        ("size=8M,bse=64M", "unknown key 'bse'; there are size, name, base"),
+        ("size=8M,bse=64M", "unknown key 'bse'; there are size, name, base, default"),
         ("base=64M", "size=SIZE is missing"),
         ("size=8M,size=8M", "size is given twice"),
         ("8M,name=a b", "a name is made of"),
@@ -144,7 +144,14 @@ fn pools() {
         let pool = format!("size=2M,base={base}");
         bench.refuse(&["--pool", &pool], &format!("--kernel {KERNEL}"), reason);
     }
-    bench.refuse(&["--pool", "8M", "--pool=8M"], "--pool 8M", "a guest has one pool");
+    // The first is in the way of the second, and there is no room for both.
+    for (first, second, reason) in [
+        ("size=8M,base=64M", "size=8M,name=b,base=70M", "there it overlaps the pool at"),
+        ("size=64M", "size=64M,name=b", "it does not fit"),
+        ("size=8M", "size=8M,name=pool", "the name of another pool"),
+    ] {
+        bench.refuse(&["--pool", first, "--pool", second], &format!("--pool {second}"), reason);
+    }
 }
 
 /// There is no mode in which devices reach all memory.
@@ -262,9 +269,9 @@ fn networks() {
 fn entropy() {
     let bench = Bench::new();
     for (value, reason) in [
-        ("yes", "unknown key 'yes'; there is transport"),
+        ("yes", "unknown key 'yes'; there are transport, pool"),
         ("transport=usb", "transport: 'usb' is unknown; there are mmio and pci"),
-        ("transport=pci,queues=2", "unknown key 'queues'; there is transport"),
+        ("transport=pci,queues=2", "unknown key 'queues'; there are transport, pool"),
         ("transport=pci,transport=pci", "transport is given twice"),
     ] {
         // The option without a value takes none of what follows.

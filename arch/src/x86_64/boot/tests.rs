@@ -22,7 +22,7 @@ fn machine(bootargs: &str) -> Machine {
     };
     Machine {
         memory: layout::memory(MEMORY),
-        pools: vec![Pool { name: "pool".into(), range: POOL }],
+        pools: vec![Pool { name: "pool".into(), range: POOL, dma_default: false }],
         cpus: vec![0],
         local_apic: layout::local_apic(),
         io_apic: layout::io_apic(),

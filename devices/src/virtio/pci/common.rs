@@ -6,7 +6,8 @@ use crate::queue::QueueLayout;
 use crate::virtio::Core;
 use crate::virtio::core::set_half;
 
-/// Offsets of `struct virtio_pci_common_cfg`. What comes after queue_device goes with features that are not offered.
+/// Offsets of `struct virtio_pci_common_cfg`. What the standard has after queue_device goes with features that are not
+/// offered, and reads as zeros.
 mod field {
     pub const DEVICE_FEATURE_SELECT: u64 = 0x00;
     pub const DEVICE_FEATURE: u64 = 0x04;
@@ -24,6 +25,9 @@ mod field {
     pub const QUEUE_DESC: u64 = 0x20;
     pub const QUEUE_DRIVER: u64 = 0x28;
     pub const QUEUE_DEVICE: u64 = 0x30;
+    // Our proposal (resources/review/step4.md): after admin_queue_num, the last field of the standard.
+    pub const POOL_ADDRESS: u64 = 0x40;
+    pub const POOL_LENGTH: u64 = 0x48;
 }
 use field::*;
 
@@ -89,6 +93,7 @@ impl Common {
 
     fn read32(&self, core: &Core, offset: u64) -> u32 {
         let layout = core.queue_layout(u32::from(self.queue_select));
+        let (address, length) = core.named_pool().map_or((0, 0), |pool| (pool.base(), pool.size()));
         match offset {
             DEVICE_FEATURE_SELECT => self.device_feature_select,
             DEVICE_FEATURE => core.device_features(self.device_feature_select),
@@ -97,10 +102,14 @@ impl Common {
             QUEUE_DESC => low(layout.descriptor_table),
             QUEUE_DRIVER => low(layout.available_ring),
             QUEUE_DEVICE => low(layout.used_ring),
+            POOL_ADDRESS => low(address),
+            POOL_LENGTH => low(length),
             _ => match offset.checked_sub(4) {
                 Some(QUEUE_DESC) => low(layout.descriptor_table >> 32),
                 Some(QUEUE_DRIVER) => low(layout.available_ring >> 32),
                 Some(QUEUE_DEVICE) => low(layout.used_ring >> 32),
+                Some(POOL_ADDRESS) => low(address >> 32),
+                Some(POOL_LENGTH) => low(length >> 32),
                 _ => 0,
             },
         }

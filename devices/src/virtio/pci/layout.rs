@@ -11,7 +11,9 @@ use crate::virtio::Kind;
 pub const BAR_SIZE: u64 = 0x8000;
 
 /// The structures in the BAR; each has its page or more, so that a host could map them one by one.
-pub const COMMON: Range = Range::fixed(0x0000, 0x38);
+pub const COMMON: Range = Range::fixed(0x0000, 0x50);
+/// How much of it a device has that does not name its pool: up to queue_device.
+const COMMON_STANDARD: u64 = 0x38;
 /// ISR status.
 pub const ISR: Range = Range::fixed(0x1000, 1);
 /// Device-specific configuration, at most.
@@ -65,6 +67,7 @@ pub fn config_space(
     kind: Kind,
     queues: u16,
     config_len: usize,
+    names_pool: bool,
     bar: Range,
 ) -> Option<(ConfigSpace, Offsets)> {
     let device = FIRST_DEVICE_ID.checked_add(u16::try_from(kind.device_id()).ok()?)?;
@@ -78,7 +81,9 @@ pub fn config_space(
     let mut space = ConfigSpace::new(&identity);
     space.set_bar(bar);
     let msix = add_msix(&mut space, queues.min(MAX_QUEUES))?;
-    add(&mut space, cfg_type::COMMON, COMMON.base(), COMMON.size(), &[])?;
+    // A driver sees by the length which fields there are (virtio 1.3, 4.1.4.3).
+    let common = if names_pool { COMMON.size() } else { COMMON_STANDARD };
+    add(&mut space, cfg_type::COMMON, COMMON.base(), common, &[])?;
     let notify = u64::from(queues) * u64::from(NOTIFY_OFF_MULTIPLIER);
     add(&mut space, cfg_type::NOTIFY, NOTIFY.base(), notify, &NOTIFY_OFF_MULTIPLIER.to_le_bytes())?;
     add(&mut space, cfg_type::ISR, ISR.base(), ISR.size(), &[])?;

@@ -66,7 +66,8 @@ impl PciTransport {
             return Err(DoesNotFit);
         }
         let (space, offsets) =
-            layout::config_space(core.kind(), queues, core.config_len(), bar).ok_or(DoesNotFit)?;
+            layout::config_space(core.kind(), queues, core.config_len(), core.named_pool().is_some(), bar)
+                .ok_or(DoesNotFit)?;
         core.handle().allow_dma(false);
         let registers = Registers { core, common: Common::default(), space, offsets, bus_master: false };
         Ok(Self {

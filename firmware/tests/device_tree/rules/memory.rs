@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory, and the part of it that devices reach.
 
-use cvmm_firmware::{Machine, Range, Transport};
+use cvmm_firmware::{Binding, Machine, Range, Transport};
+use dtoolkit::Node;
 use dtoolkit::fdt::{Fdt, FdtNode};
-use dtoolkit::{Node, Property};
 
-use crate::tree::{at, by_phandle, cell, compatible, flag, function, has_exactly, reg, string};
+use crate::tree::{at, by_phandle, cell, compatible, flag, function, has_exactly, names_pool, reg, string};
 
 /// memory.yaml: device_type and reg, nothing else. One node for each range of the machine.
 pub fn memory_nodes(fdt: &Fdt, machine: &Machine) {
@@ -28,22 +28,36 @@ pub fn reserved_memory_parent(fdt: &Fdt, _: &Machine) {
 }
 
 /// shared-dma-pool.yaml for a `restricted-dma-pool`: a static region. `no-map` and `reusable` are forbidden by the
-/// schema. `linux,dma-default` and `linux,cma-default` are not, but Linux then refuses the pool and hands its memory
-/// to the page allocator: private data would end up in memory that the VMM sees.
+/// schema. `linux,dma-default` and `linux,cma-default` are not, but Linux 6.12 then refuses the pool and hands its memory
+/// to the page allocator: private data would end up in memory that the VMM sees. So the first is there only where the
+/// machine asks for it (four-step plan, 1), the second never.
 pub fn pools(fdt: &Fdt, machine: &Machine) {
     let nodes = compatible(fdt, "restricted-dma-pool");
     let children: Vec<_> = at(fdt, "/reserved-memory").children().collect();
     assert_eq!(children.len(), nodes.len(), "only pools are reserved, and only there");
     assert!(children.iter().all(|child| string(child, "compatible") == "restricted-dma-pool"));
     for node in &nodes {
-        for forbidden in ["no-map", "reusable", "linux,dma-default", "linux,cma-default"] {
+        for forbidden in ["no-map", "reusable", "linux,cma-default"] {
             assert!(node.property(forbidden).is_none(), "{} has {forbidden}", node.name());
         }
-        has_exactly(node, &["compatible", "reg"]);
+        match is_default(node) {
+            true => {
+                assert!(flag(node, DMA_DEFAULT), "it has no value");
+                has_exactly(node, &["compatible", DMA_DEFAULT, "reg"]);
+            }
+            false => has_exactly(node, &["compatible", "reg"]),
+        }
     }
-    let described: Vec<Range> = nodes.iter().map(reg).collect();
-    let wanted: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
+    let described: Vec<_> = nodes.iter().map(|node| (reg(node), is_default(node))).collect();
+    let wanted: Vec<_> = machine.pools.iter().map(|pool| (pool.range, pool.dma_default)).collect();
     assert_eq!(described, wanted);
+}
+
+/// Makes a pool that of every device without an explicit one.
+const DMA_DEFAULT: &str = "linux,dma-default";
+
+fn is_default(node: &FdtNode) -> bool {
+    node.property(DMA_DEFAULT).is_some()
 }
 
 /// A pool is RAM, whole, and belongs to no other pool.
@@ -56,7 +70,8 @@ pub fn pools_are_in_memory(fdt: &Fdt, _: &Machine) {
     }
 }
 
-/// memory-region.yaml: each device names one region, and it is the pool that the machine binds the device to.
+/// memory-region.yaml: each device names one region, and it is the pool that the machine binds the device to; or it names
+/// none, and that pool is the default one.
 pub fn device_pool(fdt: &Fdt, machine: &Machine) {
     let on_mmio = compatible(fdt, "virtio,mmio");
     let on_pci: Vec<_> =
@@ -69,15 +84,20 @@ pub fn device_pool(fdt: &Fdt, machine: &Machine) {
             }
         };
         assert_eq!(found.len(), 1, "nodes of {}", device.name);
+        if device.binding == Binding::Default {
+            assert!(!names_pool(found[0]), "{} names its pool", device.name);
+            assert!(machine.pool(device.pool).dma_default);
+            continue;
+        }
         let (path, pool) = by_phandle(fdt, cell(found[0], "memory-region"));
         assert!(path.starts_with("/reserved-memory/"), "{} has its memory-region at {path}", device.name);
         assert_eq!(string(&pool, "compatible"), "restricted-dma-pool");
         assert_eq!(reg(&pool), machine.pool(device.pool).range, "the pool of {}", device.name);
     }
-    let named = |node: &FdtNode| node.properties().any(|property| property.name() == "memory-region");
     let all = crate::tree::nodes(fdt);
-    let named = all.iter().filter(|(_, node)| named(node)).count();
-    assert_eq!(named, machine.virtio.len(), "no other node names a pool");
+    let named = all.iter().filter(|(_, node)| names_pool(node)).count();
+    let wanted = machine.virtio.iter().filter(|device| device.binding == Binding::Reference).count();
+    assert_eq!(named, wanted, "no other node names a pool");
 }
 
 fn memory<'a>(fdt: &Fdt<'a>) -> Vec<FdtNode<'a>> {

@@ -6,8 +6,8 @@ use dtoolkit::Node;
 use dtoolkit::fdt::{Fdt, FdtNode};
 
 use crate::tree::{
-    at, bridged, cell, cells, compatible, flag, function, has_exactly, has_exactly_properties, reg, routes,
-    string, strings, the,
+    at, bridged, cell, cells, compatible, flag, function, has_exactly, has_exactly_properties, names_pool,
+    reg, routes, string, strings, the,
 };
 
 /// Second cell of an interrupt of an `intel,ce4100-ioapic`, from Linux' arch/x86/kernel/devicetree.c.
@@ -81,7 +81,10 @@ pub fn functions(fdt: &Fdt, machine: &Machine) {
     let Some(node) = bridge(fdt, machine) else { return };
     let functions: Vec<_> = node.children().collect();
     for node in &functions {
-        has_exactly(node, &["memory-region", "reg"]);
+        match names_pool(node) {
+            true => has_exactly(node, &["memory-region", "reg"]),
+            false => has_exactly(node, &["reg"]),
+        }
         let (device, function) = function(node);
         assert_eq!(node.name(), format!("virtio@{device:x},{function:x}"));
     }

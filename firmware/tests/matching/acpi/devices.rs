@@ -7,7 +7,7 @@ use super::asl::{self, Term};
 use super::namespace::{Object, Paths, load, parent};
 use super::pci::Root;
 use super::resources::{Resource, resources};
-use crate::model::{Line, VirtioMmio, VirtioPci, Window};
+use crate::model::{Line, Pool, VirtioMmio, VirtioPci, Window};
 
 /// What the DSDT says.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub struct Devices {
     pub uart: Vec<(Window, Line)>,
     pub pvpanic: Vec<Window>,
     /// By their paths.
-    pub pools: BTreeMap<String, Window>,
+    pub pools: BTreeMap<String, Pool>,
     pub virtio_mmio: Vec<VirtioMmio>,
     pub pci: Option<Root>,
     pub virtio_pci: Vec<VirtioPci>,
@@ -110,12 +110,16 @@ impl Devices {
         object.done();
     }
 
-    /// What the property `memory-region` refers to.
-    fn pool_of(&self, object: &mut Object, paths: &Paths) -> Window {
-        let reference = property(object, "memory-region");
+    /// What the property `memory-region` refers to, if there are properties.
+    fn pool_of(&self, object: &mut Object, paths: &Paths) -> Option<Window> {
+        let mut properties = object.has("_DSD").then(|| properties(object))?;
+        let reference = properties.remove("memory-region");
+        let reference = reference.unwrap_or_else(|| panic!("{} has no memory-region", object.path));
+        assert!(properties.is_empty(), "{}: {properties:?}", object.path);
         let [pool] = reference.package() else { panic!("{}: {reference:?}", object.path) };
         let path = paths.resolve(pool.name(), &object.path);
-        *self.pools.get(&path).unwrap_or_else(|| panic!("{}: {path} is no pool", object.path))
+        let pool = self.pools.get(&path);
+        Some(pool.unwrap_or_else(|| panic!("{}: {path} is no pool", object.path)).window)
     }
 }
 
@@ -143,24 +147,32 @@ fn registers_and_line(object: &mut Object) -> (Window, Line) {
 }
 
 /// A device tree's `restricted-dma-pool`.
-fn pool(object: &mut Object) -> Window {
-    assert_eq!(property(object, "compatible").string(), "restricted-dma-pool", "{}", object.path);
+fn pool(object: &mut Object) -> Pool {
+    let mut properties = properties(object);
+    let compatible = properties.remove("compatible").unwrap_or_else(|| panic!("{}", object.path));
+    assert_eq!(compatible.string(), "restricted-dma-pool", "{}", object.path);
+    // A property without a value is true as any integer but 0 (Linux, firmware-guide/acpi/DSD-properties-rules).
+    let dma_default = properties.remove("linux,dma-default").is_some_and(|value| value.integer() != 0);
+    assert!(properties.is_empty(), "{}: {properties:?}", object.path);
     let [Resource::Ram(window)] = resources(&object.take("_CRS"))[..] else {
         panic!("{}: one range of memory, and nothing else", object.path)
     };
-    window
+    Pool { window, dma_default }
 }
 
-/// The one device property that `object` has.
-fn property(object: &mut Object, name: &str) -> Term {
+/// The device properties of `object`.
+fn properties(object: &mut Object) -> BTreeMap<String, Term> {
     /// Of device properties, not of another form of data (Linux, Documentation/firmware-guide/acpi/DSD-properties-rules).
     const UUID: &str = "daffd814-6eba-4d8c-8a91-bc9bbf4aa301";
     let data = object.take("_DSD");
     let [uuid, properties] = data.package() else { panic!("{}._DSD: {data:?}", object.path) };
     let ("ToUUID", [Term::String(uuid)], []) = uuid.call() else { panic!("{}: {uuid:?}", object.path) };
     assert_eq!(uuid.to_lowercase(), UUID, "{}._DSD", object.path);
-    let [property] = properties.package() else { panic!("{}._DSD: {properties:?}", object.path) };
-    let [key, value] = property.package() else { panic!("{}._DSD: {property:?}", object.path) };
-    assert_eq!(key.string(), name, "the property of {}", object.path);
-    value.clone()
+    let mut found = BTreeMap::new();
+    for property in properties.package() {
+        let [key, value] = property.package() else { panic!("{}._DSD: {property:?}", object.path) };
+        let before = found.insert(key.string().to_owned(), value.clone());
+        assert!(before.is_none(), "{}: {key:?} twice", object.path);
+    }
+    found
 }

@@ -23,6 +23,11 @@ impl Object {
         self.names.remove(name)
     }
 
+    /// Whether a data object is there that was not taken.
+    pub fn has(&self, name: &str) -> bool {
+        self.names.contains_key(name)
+    }
+
     /// Takes a number.
     pub fn integer(&mut self, name: &str) -> u64 {
         self.take(name).integer()

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use dtoolkit::fdt::Fdt;
 
 use self::node::Node;
-use crate::model::{Line, Model, Polarity, Trigger, VirtioMmio, Window};
+use crate::model::{Line, Model, Polarity, Pool, Trigger, VirtioMmio, Window};
 
 /// What the device tree alone says.
 #[derive(Debug, PartialEq)]
@@ -35,7 +35,7 @@ struct Context {
     /// The I/O APIC's phandle.
     io_apic: u32,
     /// Pools by their phandles.
-    pools: BTreeMap<u32, Window>,
+    pools: BTreeMap<u32, Pool>,
 }
 
 /// Reads `blob`.
@@ -127,15 +127,16 @@ fn memory_node(mut node: Node) -> Window {
 }
 
 /// Linux ignores /reserved-memory unless its cells are the root's and `ranges` is there; empty, it changes no address.
-fn pools(mut node: Node) -> BTreeMap<u32, Window> {
+fn pools(mut node: Node) -> BTreeMap<u32, Pool> {
     node.expect_cells("#address-cells", &[2]);
     node.expect_cells("#size-cells", &[2]);
     node.flag("ranges");
     let mut pools = BTreeMap::new();
     for mut pool in node.take_compatible(&["restricted-dma-pool"]) {
-        let window = pool.window();
+        let dma_default = pool.is_flagged("linux,dma-default");
+        let described = Pool { window: pool.window(), dma_default };
         let phandle = pool.phandle().unwrap_or_else(|| panic!("nothing can refer to {}", pool.path));
-        assert!(pools.insert(phandle, window).is_none(), "{}: its phandle is another pool's", pool.path);
+        assert!(pools.insert(phandle, described).is_none(), "{}: its phandle is another pool's", pool.path);
         pool.done();
     }
     node.done();
@@ -204,10 +205,11 @@ impl Context {
         device
     }
 
-    /// What `memory-region` refers to.
-    fn pool(&self, node: &mut Node) -> Window {
-        let phandle = node.cell("memory-region");
-        *self.pools.get(&phandle).unwrap_or_else(|| panic!("{}: {phandle:#x} is no pool", node.path))
+    /// What `memory-region` refers to, if it is there.
+    fn pool(&self, node: &mut Node) -> Option<Window> {
+        let phandle = node.has("memory-region").then(|| node.cell("memory-region"))?;
+        let pool = self.pools.get(&phandle);
+        Some(pool.unwrap_or_else(|| panic!("{}: {phandle:#x} is no pool", node.path)).window)
     }
 }
 

@@ -127,7 +127,12 @@ impl Node {
 
     /// Takes `phandle`, if it is there.
     pub fn phandle(&mut self) -> Option<u32> {
-        self.properties.contains_key("phandle").then(|| self.cell("phandle"))
+        self.has("phandle").then(|| self.cell("phandle"))
+    }
+
+    /// Whether a property is there that was not taken.
+    pub fn has(&self, name: &str) -> bool {
+        self.properties.contains_key(name)
     }
 
     /// Takes a property that has only one value that the reader knows.

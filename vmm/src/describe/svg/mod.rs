@@ -208,7 +208,7 @@ mod tests {
         let svg = picture(|machine| {
             for index in 1..6u64 {
                 let range = Range::new((4 << 30) + (index << 26), 1 << 26).unwrap();
-                machine.pools.push(Pool { name: format!("p{index}"), range });
+                machine.pools.push(Pool { name: format!("p{index}"), range, dma_default: false });
             }
             machine.virtio[1].pool = PoolId(5);
             machine.virtio[2].pool = PoolId(5);

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a guest is told of the pool beyond what kernels know today: `--spec`, `--feature-bit`, `--unaware`.
+
+use cvmm_devices::virtio::RestrictedDma;
+
+use crate::cli::MachineArgs;
+use crate::{Error, Result};
+
+/// What one text of the proposal changes, in the description of the machine and on the wire. None of it changes what a
+/// device can reach.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// As `--spec` has it.
+    pub name: &'static str,
+    /// VIRTIO_F_RESTRICTED_DMA: its number, unless `--feature-bit` says another. None: there is no such bit.
+    pub feature_bit: Option<u8>,
+    /// The default pool carries `linux,dma-default`, and devices that use it name none. Otherwise each device names its pool.
+    pub dma_default: bool,
+    /// The transport's registers name the device's pool by address and length.
+    pub names_pool: bool,
+}
+
+/// The number that the `plan` takes: of those that virtio 1.3 reserves "for future extensions" (6: 42 to 49) the last. New
+/// features of the standard come from the other end (43 is SUSPEND by now), so it is the least likely to be given away.
+pub const PLAN_BIT: u8 = 49;
+
+/// The number of VIRTIO_F_SWIOTLB in the RFC of April 2025. It is VIRTIO_F_ANY_LAYOUT's of transitional devices (virtio
+/// 1.3, 6.3), which cvmm's never are.
+pub const RFC_BIT: u8 = 27;
+
+/// The texts. The README has this table, too.
+pub const PROFILES: [Profile; 3] = [
+    Profile { name: "upstream", feature_bit: None, dma_default: false, names_pool: false },
+    Profile { name: "rfc", feature_bit: Some(RFC_BIT), dma_default: false, names_pool: false },
+    Profile { name: "plan", feature_bit: Some(PLAN_BIT), dma_default: true, names_pool: true },
+];
+
+/// What a guest is told.
+#[derive(Clone, Copy, Debug)]
+pub struct SpecConfig {
+    /// By which text.
+    pub profile: &'static Profile,
+    /// What each device says of its pool.
+    pub restricted: RestrictedDma,
+}
+
+/// Reads the options.
+pub(super) fn parse(args: &MachineArgs) -> Result<SpecConfig> {
+    let profile = PROFILES.iter().find(|profile| profile.name == args.spec).ok_or_else(|| {
+        let names = PROFILES.map(|profile| profile.name).join(", ");
+        Error::argument(format!("--spec {}", args.spec), format!("it is one of {names}"))
+    })?;
+    let no_bit = |option: String| {
+        let reason = format!("--spec {} has no feature bit; --spec plan has one", profile.name);
+        Err(Error::argument(option, reason))
+    };
+    let mut restricted = RestrictedDma {
+        feature_bit: profile.feature_bit,
+        required: profile.feature_bit.is_some(),
+        names_pool: profile.names_pool,
+    };
+    if let Some(text) = &args.feature_bit {
+        let option = format!("--feature-bit {text}");
+        if profile.feature_bit.is_none() {
+            return no_bit(option);
+        }
+        restricted.feature_bit = Some(feature_bit(text).map_err(|reason| Error::argument(option, reason))?);
+    }
+    if let Some(text) = &args.unaware {
+        let option = format!("--unaware {text}");
+        if profile.feature_bit.is_none() {
+            return no_bit(option);
+        }
+        restricted.required = match text.as_str() {
+            "refuse" => true,
+            "allow" => false,
+            _ => return Err(Error::argument(option, "it is refuse or allow")),
+        };
+    }
+    Ok(SpecConfig { profile, restricted })
+}
+
+/// A number that no feature of the standard has: 24 to 49 are those of the queues and of the negotiation (virtio 1.3, 2.2).
+fn feature_bit(text: &str) -> std::result::Result<u8, String> {
+    let number: u8 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    match number {
+        25..=27 | 31 | 42 | 44..=49 => Ok(number),
+        24 | 28..=30 | 32..=41 | 43 => Err(format!(
+            "{number} is a feature of the standard (virtio 1.3, 6); free are 25, 26, 31, 42, 44 to 49, and 27, which \
+             only transitional devices have"
+        )),
+        _ => Err(format!(
+            "{number} is not one of 24 to 49, which do not belong to a device type (virtio 1.3, 2.2)"
+        )),
+    }
+}
