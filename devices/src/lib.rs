@@ -17,8 +17,10 @@
 
 pub mod blk;
 pub mod bus;
-mod log_limit;
+mod host_errors;
 pub mod net;
+#[cfg(test)]
+mod no_allocation;
 pub mod pci;
 pub mod pool;
 pub mod power;
@@ -28,3 +30,5 @@ pub mod serial;
 #[cfg(test)]
 mod testing;
 pub mod virtio;
+
+pub use host_errors::{HostError, HostErrors};

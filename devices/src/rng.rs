@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::Read;
 
-use crate::log_limit::LimitedLog;
+use crate::HostErrors;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Queue, Turn, parts};
 use crate::virtio::{DeviceType, Kind, Queues};
@@ -18,13 +18,13 @@ const MAX_BYTES: usize = 4096;
 pub struct Rng {
     source: Box<dyn Read + Send>,
     chain: Chain,
-    log: LimitedLog,
+    errors: HostErrors,
 }
 
 impl Rng {
     /// An entropy device that hands out what `source` gives.
     pub fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, chain: Chain::default(), log: LimitedLog::default() }
+        Self { source, chain: Chain::default(), errors: HostErrors::default() }
     }
 }
 
@@ -54,7 +54,7 @@ impl DeviceType for Rng {
     fn start(&mut self, _features: u64) {}
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { source, chain, log } = self;
+        let Self { source, chain, errors } = self;
         let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
         queue.suppress_notifications()?;
         queue.turn(chain, |gate, chain| {
@@ -68,12 +68,16 @@ impl DeviceType for Rng {
             let bytes = bytes.get_mut(..wanted).unwrap_or_default();
             let filled = source.read_exact(bytes);
             if let Err(error) = filled {
-                log.error(format_args!("rng: {error}; the guest gets nothing"));
+                errors.record("read", &error, format_args!("{wanted} bytes of entropy; the guest gets none"));
                 return Ok(0);
             }
             let written = parts(chain.writable(), 0, u64::MAX).write(gate, bytes).map_err(|_| refuse())?;
             Ok(u32::try_from(written).unwrap_or(u32::MAX))
         })
+    }
+
+    fn host_errors(&mut self) -> Option<&mut HostErrors> {
+        Some(&mut self.errors)
     }
 }
 

@@ -186,7 +186,7 @@ fn memory_region(fdt: &mut FdtWriter, device: &VirtioDevice) -> Result {
     let PoolId(index) = device.pool;
     match device.binding {
         Binding::Reference => fdt.property_u32("memory-region", PHANDLE_FIRST_POOL + u32::from(index)),
-        Binding::Default => Ok(()),
+        Binding::Default | Binding::OnDevice(_) => Ok(()),
     }
 }
 

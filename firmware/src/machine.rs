@@ -50,7 +50,12 @@ impl Machine {
             if device.binding == Binding::Default && !self.pool(device.pool).dma_default {
                 return Err(DeviceError::NotDefault(name()));
             }
-            let Transport::Pci { device: number, .. } = device.transport else { continue };
+            let Transport::Pci { device: number, .. } = device.transport else {
+                match device.own_memory() {
+                    Some(_) => return Err(DeviceError::NoBar(name())),
+                    None => continue,
+                }
+            };
             if self.pci.is_none() {
                 return Err(DeviceError::NoPciHost(name()));
             }
@@ -75,6 +80,9 @@ pub enum DeviceError {
     /// A guest would find no pool for a device.
     #[error("device {0} does not name its pool, and that is not the one of all that name none")]
     NotDefault(String),
+    /// Nothing would tell the guest of the memory.
+    #[error("device {0} has a pool of its own in a BAR, and is not on PCI")]
+    NoBar(String),
     /// A guest could take either.
     #[error("the pool {0} is the default one, and so is another")]
     TwoDefaults(String),
@@ -184,10 +192,20 @@ pub struct VirtioDevice {
     pub name: String,
     /// How the driver reaches its registers.
     pub transport: Transport,
-    /// The only memory that it can reach.
+    /// The only memory that it can reach, unless it has its own: see [`Binding::OnDevice`].
     pub pool: PoolId,
     /// How the guest learns of that.
     pub binding: Binding,
+}
+
+impl VirtioDevice {
+    /// Where its own memory is when the guest starts, if it has any.
+    pub fn own_memory(&self) -> Option<Range> {
+        match self.binding {
+            Binding::OnDevice(bar) => Some(bar),
+            Binding::Reference | Binding::Default => None,
+        }
+    }
 }
 
 /// How a guest learns which pool is a device's.
@@ -197,6 +215,9 @@ pub enum Binding {
     Reference,
     /// The device names none, and the pool is [`Pool::dma_default`].
     Default,
+    /// The pool is on the device, which tells of it itself: a PCI function's BAR 2, 64 bits wide, prefetchable; here as it is
+    /// when the guest starts (RFC of April 2025, 3/3). Of [`VirtioDevice::pool`] it has the size, and no byte.
+    OnDevice(Range),
 }
 
 /// How a driver reaches a virtio device.
@@ -213,7 +234,7 @@ pub enum Transport {
     Pci {
         /// Device number, 1 to 31.
         device: u8,
-        /// Where its one BAR is when the guest starts: BAR 0, 64 bits wide, not prefetchable.
+        /// Where its registers are when the guest starts: BAR 0, 64 bits wide, not prefetchable.
         bar: Range,
     },
 }

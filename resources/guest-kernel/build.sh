@@ -47,6 +47,8 @@ readonly here fragment=$here/x86_64.config
 variant= patches=()
 if [[ ${1-} == --patched ]]; then
     variant=-patched patches=("$here"/patches/*.patch)
+    # The first, 0000, is the cover letter.
+    patches=("${patches[@]:1}")
     shift
 fi
 readonly variant patches IMAGE=bzImage-x86_64$variant PROVENANCE=PROVENANCE$variant.toml

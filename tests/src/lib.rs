@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod initramfs;
@@ -12,6 +13,7 @@ pub mod options;
 pub mod packages;
 pub mod pattern;
 pub mod peer;
+pub mod reach;
 pub mod run;
 pub mod sparse;
 pub mod suite;

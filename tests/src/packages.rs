@@ -31,9 +31,11 @@ pub const IASL: Tool = Tool { program: "iasl", package: "acpica-tools" };
 pub const IP: Tool = Tool { program: "ip", package: "iproute2" };
 /// Unpacks the kernel modules of newer Debian releases.
 pub const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
+/// Compiles libFuzzer.
+pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 
 /// Everything that the tests call.
-pub const ALL: [Tool; 7] = [QEMU, MKFS_EXT4, DEBUGFS, DTC, IASL, IP, XZ];
+pub const ALL: [Tool; 8] = [QEMU, MKFS_EXT4, DEBUGFS, DTC, IASL, IP, XZ, CXX];
 
 /// Where `program` is. The system folders count even where a user's PATH leaves them out.
 pub fn find(program: &str) -> Option<PathBuf> {
@@ -103,10 +105,10 @@ mod tests {
     #[test]
     fn each_missing_package_is_named_once() {
         let missing = missing_packages(&ALL, |program| program == "xz" || program == "dtc");
-        assert_eq!(missing, ["acpica-tools", "e2fsprogs", "iproute2", "qemu-system-x86"]);
+        assert_eq!(missing, ["acpica-tools", "e2fsprogs", "g++", "iproute2", "qemu-system-x86"]);
         assert_eq!(
             install_line(&missing),
-            "apt-get update && apt-get install --no-install-recommends acpica-tools e2fsprogs iproute2 qemu-system-x86"
+            "apt-get update && apt-get install --no-install-recommends acpica-tools e2fsprogs g++ iproute2 qemu-system-x86"
         );
     }
 

@@ -128,7 +128,7 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
     if !options::has(options, "--kernel") {
         let tools = host.tools()?;
         let kernel = if needs_patches(options) {
-            eprintln!("lab: PCI and ACPI need the kernel with our patches to find the pool: using that");
+            eprintln!("lab: only the kernel with our patches finds the pool in this machine: using that");
             &tools.patched_kernel
         } else {
             &tools.kernel
@@ -173,10 +173,11 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
     Ok((code, console))
 }
 
-/// Whether a stock kernel would not find the pool: that of a PCI function, or one that ACPI describes.
+/// Whether a stock kernel would not find the pool: that of a PCI function, one that ACPI describes, or a catch-all.
 fn needs_patches(options: &[String]) -> bool {
     options.iter().any(|option| option.contains("transport=pci"))
         || options::value(options, "--firmware").is_some_and(|firmware| firmware == "acpi")
+        || options::value(options, "--spec").is_some_and(|spec| spec == "plan")
 }
 
 /// Makes the folders that files will be carried back to. What is in them must not be taken for what comes.

@@ -10,6 +10,9 @@ use cvmm_tests::{pattern, workspace};
 const STOCK: &str = "PROVENANCE.toml";
 const PATCHED: &str = "PROVENANCE-patched.toml";
 
+/// The series of patches, one for each kernel; the first is the one that is built.
+const SERIES: [&str; 2] = ["patches", "patches-7.3"];
+
 fn folder() -> PathBuf {
     workspace::root().join("resources/guest-kernel")
 }
@@ -96,40 +99,87 @@ fn both_images_have_the_same_source_configuration_and_tools() {
     assert_ne!(stock.text("image_sha256"), patched.text("image_sha256"));
 }
 
+/// The patches of a series, in the order of their numbers, without its cover letter.
+fn series(series: &str) -> Vec<String> {
+    let mut files: Vec<String> = fs::read_dir(folder().join(series))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".patch") && !name.starts_with("0000-"))
+        .map(|name| format!("{series}/{name}"))
+        .collect();
+    files.sort();
+    for (number, file) in (1..).zip(&files) {
+        assert!(file.starts_with(&format!("{series}/{number:04}-")), "{file} is not number {number}");
+    }
+    assert!(!files.is_empty());
+    files
+}
+
 /// The patches named are the ones in the folder, all of them, in the order of their numbers, and unchanged.
 #[test]
 fn the_patches_are_the_ones_that_were_applied() {
     let patched = Provenance::read(PATCHED);
     let named = patched.field("source_patches").as_array().expect("source_patches is no list");
-    let mut there: Vec<String> = fs::read_dir(folder().join("patches"))
-        .unwrap()
-        .map(|entry| format!("patches/{}", entry.unwrap().file_name().into_string().unwrap()))
-        .collect();
-    there.sort();
     let files: Vec<&str> = named.iter().map(|patch| patch["file"].as_str().unwrap()).collect();
-    assert_eq!(files, there);
-    assert!(!files.is_empty());
-    for (number, patch) in (1..).zip(named) {
+    assert_eq!(files, series("patches"));
+    for patch in named {
         let file = patch["file"].as_str().unwrap();
-        assert!(file.starts_with(&format!("patches/{number:04}-")), "{file} is not number {number}");
         let content = fs::read(folder().join(file)).unwrap();
         assert_eq!(patch["sha256"].as_str(), Some(pattern::sha256(&content).as_str()), "{file}");
     }
 }
 
+/// Subject and message of the patch in `file`.
+fn message(file: &str) -> String {
+    let patch = fs::read_to_string(folder().join(file)).unwrap();
+    let from_subject = patch.split_once("\nSubject: ").unwrap_or_else(|| panic!("{file}: no subject")).1;
+    from_subject.split_once("\n---\n").unwrap_or_else(|| panic!("{file}: no message")).0.to_owned()
+}
+
 /// `git am` takes each patch, and no patch names a person or claims a sign-off that nobody gave.
 #[test]
 fn each_patch_is_a_mail_from_the_project() {
-    for entry in fs::read_dir(folder().join("patches")).unwrap() {
-        let path = entry.unwrap().path();
-        let patch = fs::read_to_string(&path).unwrap();
-        let name = path.display();
-        assert!(patch.contains("\nFrom: cvmm <cvmm@localhost>\n"), "{name}: author");
-        assert!(patch.contains("\nSubject: [PATCH "), "{name}: subject");
-        let (message, change) = patch.split_once("\n---\n").unwrap_or_else(|| panic!("{name}: no message"));
-        assert!(message.lines().count() > 10, "{name}: a message that says why");
-        assert!(change.contains("\ndiff --git a/"), "{name}: no change");
-        assert!(!patch.to_lowercase().contains("signed-off-by:"), "{name}: a sign-off");
+    for file in SERIES.into_iter().flat_map(series) {
+        let patch = fs::read_to_string(folder().join(&file)).unwrap();
+        assert!(patch.contains("\nFrom: cvmm <cvmm@localhost>\n"), "{file}: author");
+        let message = message(&file);
+        assert!(message.starts_with("[RFC PATCH "), "{file}: subject");
+        assert!(message.lines().count() > 10, "{file}: a message that says why");
+        assert!(patch.contains("\n---\n") && patch.contains("\ndiff --git a/"), "{file}: no change");
+        assert!(!patch.to_lowercase().contains("signed-off-by:"), "{file}: a sign-off");
+    }
+}
+
+/// The cover letter lists the patches that there are.
+#[test]
+fn the_cover_letters_list_the_patches() {
+    for folder_name in SERIES {
+        let file = format!("{folder_name}/0000-cover-letter.patch");
+        let letter = fs::read_to_string(folder().join(&file)).unwrap();
+        let files = series(folder_name);
+        assert!(letter.contains(&format!("\nSubject: [RFC PATCH 00/{}] ", files.len())), "{file}: subject");
+        let listed =
+            letter.split_once(&format!("\ncvmm ({}):\n", files.len())).expect("no list of patches").1;
+        let listed: Vec<&str> = listed.lines().map_while(|line| line.strip_prefix("  ")).collect();
+        let subjects: Vec<String> = files.iter().map(|file| subject(file)).collect();
+        assert_eq!(listed, subjects, "{file}");
+    }
+}
+
+/// The subject of the patch in `file`, on one line and without its prefix.
+fn subject(file: &str) -> String {
+    let message = message(file);
+    let subject = message.split_once("\n\n").unwrap_or_else(|| panic!("{file}: only a subject")).0;
+    subject.replace("\n ", " ").split_once("] ").unwrap_or_else(|| panic!("{file}: no prefix")).1.to_owned()
+}
+
+/// A patch for another kernel does the same for the same reason; only the code around it differs.
+#[test]
+fn the_series_for_both_kernels_say_the_same() {
+    let [first, second] = SERIES.map(series);
+    assert_eq!(first.len(), second.len());
+    for (one, other) in first.iter().zip(&second) {
+        assert_eq!(message(one), message(other), "{one}, {other}");
     }
 }
 

@@ -165,7 +165,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "TEXT", default_value = "upstream")]
     pub spec: String,
 
-    /// Number of the feature bit VIRTIO_F_RESTRICTED_DMA [default: 27 with rfc, 49 with plan]
+    /// Number of the feature bit VIRTIO_F_RESTRICTED_DMA [default: 27 with rfc, 45 with plan]
     #[arg(long, value_name = "N")]
     pub feature_bit: Option<String>,
 

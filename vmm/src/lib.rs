@@ -7,6 +7,11 @@
 
 #![cfg_attr(test, allow(clippy::cast_possible_truncation))]
 
+#[cfg(cvmm_unchecked)]
+compile_error!(
+    "cvmm is not built without the check of addresses: --cfg cvmm_unchecked is for a benchmark alone"
+);
+
 pub mod cli;
 pub mod config;
 pub mod describe;

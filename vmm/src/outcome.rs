@@ -34,6 +34,12 @@ impl Outcome {
         }
     }
 
+    /// The same end, if it has to be told of an error of ours.
+    #[must_use]
+    pub fn after(self, error: &str) -> Self {
+        Outcome::VmmError(format!("{error}; before that: {}", self.detail()))
+    }
+
     /// The name in the report.
     pub fn kind(&self) -> &'static str {
         match self {

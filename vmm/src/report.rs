@@ -2,6 +2,7 @@
 //! The run report: what the guest's devices did, and what they refused to do.
 
 use cvmm_arch::native::layout;
+use cvmm_devices::HostErrors;
 use cvmm_devices::pool::{Audit, Refusal, Tally};
 use cvmm_devices::virtio::{Kind, Summary};
 use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
@@ -31,6 +32,8 @@ pub struct Report {
     devices: Vec<DeviceReport>,
     /// Refusals of all devices.
     refused: u64,
+    /// What is wrong with the text that `--spec` names.
+    warnings: &'static [&'static str],
 }
 
 #[derive(Debug, Serialize)]
@@ -75,12 +78,18 @@ struct DeviceReport {
     pci_address: Option<String>,
     /// Interrupt line; on PCI the one behind the interrupt pin.
     gsi: Option<u32>,
+    /// Name of the only memory that it can reach.
     pool: String,
+    /// That memory, if it is on the device: BAR 2 as it was when the guest started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_memory: Option<Extent>,
     features: Features,
     queues: Vec<QueueReport>,
     dma: Dma,
     refused: u64,
     refusals: Vec<RefusalReport>,
+    /// What the host could not do for the device.
+    host_errors: HostErrors,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,7 +147,13 @@ impl Report {
             cpus: 0,
             devices: Vec::new(),
             refused: 0,
+            warnings: &[],
         }
+    }
+
+    /// Adds what is wrong with the text that `--spec` names.
+    pub fn with_warnings(self, warnings: &'static [&'static str]) -> Self {
+        Self { warnings, ..self }
     }
 
     /// The report of a run of `machine` with `devices`, during which `sandbox` held.
@@ -196,6 +211,7 @@ impl DeviceReport {
             pci_address,
             gsi: interrupt.map(|Interrupt(line)| line),
             pool: summary.gate.pool().name().into(),
+            device_memory: description.own_memory().map(Extent::from),
             features: Features {
                 offered: summary.offered,
                 accepted: summary.accepted,
@@ -221,6 +237,7 @@ impl DeviceReport {
                 .into_iter()
                 .map(|(refusal, count)| RefusalReport { refusal, count })
                 .collect(),
+            host_errors: summary.host_errors.clone(),
         }
     }
 }

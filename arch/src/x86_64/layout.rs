@@ -4,7 +4,7 @@
 //! ```text
 //! 0           RAM: boot structures, kernel at 16 MiB, initrd; the pool near the end, 2 MiB aligned
 //! 3 GiB       end of low RAM, at the latest
-//! 0xc000_0000 PCI BARs
+//! 0xc000_0000 PCI BARs: registers from the bottom, memory of devices from the top
 //! 0xd000_0000 virtio-mmio windows, one page each
 //! 0xd100_0000 UART, power control, pvpanic, one page each
 //! 0xe000_0000 PCI configuration space (ECAM)
@@ -233,6 +233,16 @@ pub fn virtio_pci(index: usize, bar_size: u64) -> Option<(u8, Range)> {
     PCI_MEMORY.contains(&bar).then_some((device, bar))
 }
 
+/// Where a PCI device's memory of at least `size` bytes is: a BAR of a power of two, as high in the window as it can be below
+/// `end`, where the last one begins, or the window ends for the first. `None` if it does not fit above the registers.
+pub fn pci_memory(size: u64, end: Option<u64>, registers: u64) -> Option<Range> {
+    let size = size.checked_next_power_of_two()?;
+    let end = end.unwrap_or(PCI_MEMORY.end());
+    let base = end.checked_sub(size)? & size.wrapping_neg();
+    let lowest = PCI_MEMORY.base() + (MAX_VIRTIO_PCI as u64 + 1) * registers;
+    Range::new(base, size).filter(|_| base >= lowest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,6 +318,34 @@ mod tests {
                 Range::fixed(4 * GIB + 2 * MIB, 2 * GIB - 2 * MIB)
             ]
         );
+    }
+
+    /// PCI 3.0, 6.2.5.1: a BAR's size is a power of two, and its base a multiple of that.
+    #[test]
+    fn memory_of_pci_devices_fills_the_window_from_the_top() {
+        let mut end = None;
+        for (size, expected) in [
+            (64 * MIB, Some((0xcc00_0000, 64 * MIB))),
+            (2 * MIB, Some((0xcbe0_0000, 2 * MIB))),
+            (6 * MIB, Some((0xcb00_0000, 8 * MIB))),
+            (128 * MIB, None),
+            (64 * MIB, Some((0xc400_0000, 64 * MIB))),
+            // Below it are the registers of all devices.
+            (64 * MIB, None),
+            (32 * MIB, Some((0xc200_0000, 32 * MIB))),
+            (16 * MIB, Some((0xc100_0000, 16 * MIB))),
+            (16 * MIB, None),
+            (8 * MIB, Some((0xc080_0000, 8 * MIB))),
+            (4 * MIB, Some((0xc040_0000, 4 * MIB))),
+            (2 * MIB, Some((0xc020_0000, 2 * MIB))),
+            (2 * MIB, None),
+            (u64::MAX, None),
+            (1 << 63, None),
+        ] {
+            let bar = pci_memory(size, end, 0x8000);
+            assert_eq!(bar.map(|bar| (bar.base(), bar.size())), expected, "{size:#x}");
+            end = bar.map(|bar| bar.base()).or(end);
+        }
     }
 
     #[test]

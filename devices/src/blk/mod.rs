@@ -12,7 +12,7 @@ use virtio_bindings::virtio_blk::{
 };
 use vm_memory::VolatileSlice;
 
-use crate::log_limit::LimitedLog;
+use crate::HostErrors;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Turn};
 use crate::virtio::{DeviceType, Kind, Queues};
@@ -56,7 +56,8 @@ pub trait Disk: Debug + Send {
     /// Writes `from` at `offset`, and returns how many bytes that were: all of them.
     fn write_at(&mut self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>)
     -> io::Result<u64>;
-    /// Returns when everything written is on stable storage.
+    /// Returns when everything written is on stable storage. Once it has failed it never succeeds again: nobody knows
+    /// what was lost.
     fn flush(&mut self) -> io::Result<()>;
     /// Forgets the contents; they read as anything afterwards.
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
@@ -77,7 +78,7 @@ pub struct Blk {
     /// Without VIRTIO_BLK_F_FLUSH a completed write is on the disk (virtio 1.3, 5.2.6.2).
     write_through: bool,
     chain: Chain,
-    log: LimitedLog,
+    errors: HostErrors,
 }
 
 impl Blk {
@@ -97,7 +98,7 @@ impl Blk {
             seg_max,
             write_through: true,
             chain: Chain::default(),
-            log: LimitedLog::default(),
+            errors: HostErrors::default(),
         }
     }
 
@@ -168,12 +169,16 @@ impl DeviceType for Blk {
     }
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { disk, id, write_through, chain, log, .. } = self;
+        let Self { disk, id, write_through, chain, errors, .. } = self;
         let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
         queue.suppress_notifications()?;
         queue.turn(chain, |gate, chain| {
-            request::serve(gate, index, chain, disk.as_mut(), id, *write_through, log)
+            request::serve(gate, index, chain, disk.as_mut(), id, *write_through, errors)
         })
+    }
+
+    fn host_errors(&mut self) -> Option<&mut HostErrors> {
+        Some(&mut self.errors)
     }
 }
 

@@ -10,7 +10,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::{Disk, ID_LEN, SECTOR};
-use crate::log_limit::LimitedLog;
+use crate::HostErrors;
 use crate::pool::{Gate, Reason, Refusal};
 use crate::queue::{Chain, Queue, parts};
 
@@ -23,22 +23,18 @@ pub(super) const MAX_PUNCH_SECTORS: u32 = 1 << 20;
 
 /// How a request ended, other than well.
 enum Failure {
-    /// VIRTIO_BLK_S_IOERR, with what the host said if it was the host.
-    Io(Option<io::Error>),
+    /// VIRTIO_BLK_S_IOERR: the request is wrong.
+    Wrong,
+    /// VIRTIO_BLK_S_IOERR: the host could not do this, with so many bytes from this byte of the disk on.
+    Host(&'static str, io::Error, [u64; 2]),
     /// VIRTIO_BLK_S_UNSUPP.
     Unsupported,
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Failure::Io(Some(error))
-    }
 }
 
 impl From<Reason> for Failure {
     /// Does not happen: the chain has passed the gate.
     fn from(_: Reason) -> Self {
-        Failure::Io(None)
+        Failure::Wrong
     }
 }
 
@@ -53,7 +49,7 @@ pub(super) fn serve(
     disk: &mut dyn Disk,
     id: &[u8; ID_LEN],
     write_through: bool,
-    log: &mut LimitedLog,
+    errors: &mut HostErrors,
 ) -> Result<u32, Refusal> {
     // The header is device-readable and comes first; the status byte is device-writable and comes last.
     let refuse = || Queue::wrong_direction(queue, chain);
@@ -64,16 +60,16 @@ pub(super) fn serve(
     parts(chain.readable(), 0, HEADER_LEN as u64).read(gate, &mut header).map_err(|_| refuse())?;
     let [t0, t1, t2, t3, _, _, _, _, sector @ ..] = header;
     // More than the pool holds can only be the same memory several times: no transfer, but a way to keep us busy.
-    let too_large = out_len.max(in_len) > gate.pool().range().size();
+    let too_large = out_len.max(in_len) > gate.pool().size();
     let request = Request { gate, chain, sector: u64::from_le_bytes(sector), out_len, in_len };
 
     let outcome = match u32::from_le_bytes([t0, t1, t2, t3]) {
-        _ if too_large => Err(Failure::Io(None)),
+        _ if too_large => Err(Failure::Wrong),
         VIRTIO_BLK_T_IN if out_len > 0 => return Err(refuse()),
         VIRTIO_BLK_T_OUT if in_len > 0 => return Err(refuse()),
         VIRTIO_BLK_T_IN => request.read(disk),
         VIRTIO_BLK_T_OUT => request.write(disk, write_through).map(|()| 0),
-        VIRTIO_BLK_T_FLUSH => disk.flush().map(|()| 0).map_err(Failure::from),
+        VIRTIO_BLK_T_FLUSH => flush(disk).map(|()| 0),
         VIRTIO_BLK_T_GET_ID => request.get_id(id),
         VIRTIO_BLK_T_DISCARD => request.punch(disk, false, write_through).map(|()| 0),
         VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true, write_through).map(|()| 0),
@@ -82,10 +78,9 @@ pub(super) fn serve(
     let (data, status) = match outcome {
         Ok(data) => (data, VIRTIO_BLK_S_OK),
         Err(Failure::Unsupported) => (0, VIRTIO_BLK_S_UNSUPP),
-        Err(Failure::Io(error)) => {
-            if let Some(error) = error {
-                log.error(format_args!("disk: {error}; the guest gets an I/O error"));
-            }
+        Err(Failure::Wrong) => (0, VIRTIO_BLK_S_IOERR),
+        Err(Failure::Host(operation, error, [offset, len])) => {
+            errors.record(operation, &error, format_args!("{len} bytes at {offset}"));
             (0, VIRTIO_BLK_S_IOERR)
         }
     };
@@ -111,32 +106,25 @@ impl Request<'_> {
         let offset = extent(disk, self.sector, self.in_len)?;
         let mut to =
             parts(self.chain.writable(), 0, self.in_len).slices(self.gate, &self.gate.audit().written);
-        match disk.read_at(offset, &mut to)? {
-            done if done == self.in_len => Ok(done),
-            done => Err(short(done, self.in_len)),
-        }
+        let done = disk.read_at(offset, &mut to).and_then(|done| all(done, self.in_len));
+        done.map_err(|error| Failure::Host("read", error, [offset, self.in_len]))
     }
 
     fn write(&self, disk: &mut dyn Disk, write_through: bool) -> Result<(), Failure> {
         if disk.read_only() {
-            return Err(Failure::Io(None));
+            return Err(Failure::Wrong);
         }
         let offset = extent(disk, self.sector, self.out_len)?;
         let mut from = parts(self.chain.readable(), HEADER_LEN as u64, self.out_len)
             .slices(self.gate, &self.gate.audit().read);
-        let done = disk.write_at(offset, &mut from)?;
-        if done != self.out_len {
-            return Err(short(done, self.out_len));
-        }
-        if write_through {
-            disk.flush()?;
-        }
-        Ok(())
+        let done = disk.write_at(offset, &mut from).and_then(|done| all(done, self.out_len));
+        done.map_err(|error| Failure::Host("write", error, [offset, self.out_len]))?;
+        if write_through { flush(disk) } else { Ok(()) }
     }
 
     fn get_id(&self, id: &[u8; ID_LEN]) -> Result<u64, Failure> {
         if self.in_len < ID_LEN as u64 {
-            return Err(Failure::Io(None));
+            return Err(Failure::Wrong);
         }
         parts(self.chain.writable(), 0, self.in_len).write(self.gate, id)?;
         Ok(ID_LEN as u64)
@@ -148,7 +136,7 @@ impl Request<'_> {
             return Err(Failure::Unsupported);
         }
         if disk.read_only() || self.out_len != RANGE_LEN as u64 {
-            return Err(Failure::Io(None));
+            return Err(Failure::Wrong);
         }
         let mut range = [0; RANGE_LEN];
         parts(self.chain.readable(), HEADER_LEN as u64, RANGE_LEN as u64).read(self.gate, &mut range)?;
@@ -161,26 +149,31 @@ impl Request<'_> {
             return Err(Failure::Unsupported);
         }
         if sectors > MAX_PUNCH_SECTORS {
-            return Err(Failure::Io(None));
+            return Err(Failure::Wrong);
         }
         let len = u64::from(sectors) * SECTOR;
         let offset = extent(disk, u64::from_le_bytes(sector), len)?;
-        match (len, zeroes) {
+        let (operation, done) = match (len, zeroes) {
             (0, _) => return Ok(()),
-            (_, true) => disk.write_zeroes(offset, len, unmap)?,
-            (_, false) => disk.discard(offset, len)?,
-        }
-        if write_through {
-            disk.flush()?;
-        }
-        Ok(())
+            (_, true) => ("write zeroes", disk.write_zeroes(offset, len, unmap)),
+            (_, false) => ("discard", disk.discard(offset, len)),
+        };
+        done.map_err(|error| Failure::Host(operation, error, [offset, len]))?;
+        if write_through { flush(disk) } else { Ok(()) }
     }
 }
 
-/// The disk moved fewer bytes than it has: it was truncated while running.
-fn short(done: u64, wanted: u64) -> Failure {
-    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{done} bytes of {wanted} moved: was it truncated?"))
-        .into()
+fn flush(disk: &mut dyn Disk) -> Result<(), Failure> {
+    disk.flush().map_err(|error| Failure::Host("flush", error, [0, disk.size()]))
+}
+
+/// What was moved, if it is all that was wanted. Fewer bytes: the disk was truncated while running.
+fn all(done: u64, wanted: u64) -> io::Result<u64> {
+    if done == wanted {
+        return Ok(done);
+    }
+    let what = format!("{done} bytes of {wanted} moved: was it truncated?");
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
 }
 
 /// Byte offset of `len` bytes at `sector`, if they are whole sectors inside the disk (virtio 1.3, 5.2.6.2).
@@ -190,5 +183,5 @@ fn extent(disk: &dyn Disk, sector: u64, len: u64) -> Result<u64, Failure> {
         let end = offset.checked_add(len)?;
         (len.is_multiple_of(SECTOR) && end <= disk.size()).then_some(offset)
     };
-    inside().ok_or(Failure::Io(None))
+    inside().ok_or(Failure::Wrong)
 }

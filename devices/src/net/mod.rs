@@ -16,7 +16,7 @@ use virtio_bindings::virtio_net::{
 };
 use vm_memory::VolatileSlice;
 
-use crate::log_limit::LimitedLog;
+use crate::HostErrors;
 use crate::pool::{Gate, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 use crate::virtio::{DeviceType, Kind, Queues};
@@ -103,7 +103,7 @@ pub struct Net {
     /// VIRTIO_NET_F_MQ.
     multi_queue: bool,
     chain: Chain,
-    log: LimitedLog,
+    errors: HostErrors,
 }
 
 /// Frames that are thrown away at most when a driver starts: what waits in a tap.
@@ -124,7 +124,7 @@ impl Net {
             control_queue: None,
             multi_queue: false,
             chain: Chain::default(),
-            log: LimitedLog::default(),
+            errors: HostErrors::default(),
         }
     }
 
@@ -139,7 +139,7 @@ impl Net {
         // First to last, and last to first when it goes back: the tap, too, numbers the queues that are attached.
         for pair in self.pairs.iter_mut().take(count).skip(before) {
             if let Err(error) = pair.tap.attach(true) {
-                self.log.error(format_args!("net: attaching one more queue to the tap: {error}"));
+                self.errors.record("attach", &error, format_args!("one more queue of the tap"));
                 self.disable_from(before);
                 return false;
             }
@@ -154,7 +154,7 @@ impl Net {
         for pair in self.pairs.iter_mut().take(self.enabled).skip(count).rev() {
             pair.receiver.stop();
             if let Err(error) = pair.tap.attach(false) {
-                self.log.error(format_args!("net: detaching a queue from the tap: {error}"));
+                self.errors.record("detach", &error, format_args!("a queue of the tap"));
             }
         }
         self.enabled = self.enabled.min(count);
@@ -223,7 +223,7 @@ impl DeviceType for Net {
         // Only the first queue is attached.
         let Some(Pair { tap, receiver }) = self.pairs.first_mut() else { return };
         if let Err(error) = tap.set_offloads(offloads) {
-            self.log.error(format_args!("net: the tap did not take the offloads of the guest: {error}"));
+            self.errors.record("set offloads", &error, format_args!("what the guest can take"));
         }
         // What arrived before has the shape that an earlier driver could take.
         for _ in 0..STALE_FRAMES {
@@ -246,17 +246,21 @@ impl DeviceType for Net {
         }
         let number = usize::from(index / PAIR);
         let enabled = number < self.enabled;
-        let Self { pairs, chain, log, .. } = self;
+        let Self { pairs, chain, errors, .. } = self;
         let Some(Pair { tap, receiver }) = pairs.get_mut(number) else { return Ok(Turn::default()) };
         if index.is_multiple_of(PAIR) {
             return if enabled {
-                receiver.turn(index, queue, chain, tap.as_mut(), log)
+                receiver.turn(index, queue, chain, tap.as_mut(), errors)
             } else {
                 Ok(Turn::default())
             };
         }
         queue.suppress_notifications()?;
-        queue.turn(chain, |gate, chain| transmit(gate, index, chain, enabled.then_some(tap.as_mut())))
+        queue.turn(chain, |gate, chain| transmit(gate, index, chain, enabled.then_some(tap.as_mut()), errors))
+    }
+
+    fn host_errors(&mut self) -> Option<&mut HostErrors> {
+        Some(&mut self.errors)
     }
 
     fn host_fds(&self) -> Vec<(RawFd, u16)> {
@@ -270,7 +274,13 @@ impl DeviceType for Net {
 
 /// Sends one frame (virtio 1.3, 5.1.6.2). A frame that the host does not take is lost, as on a wire. So is one on a
 /// pair that is not in use, where a driver "MUST NOT queue packets" (5.1.6.5.6.1): it gets its buffer back.
-fn transmit(gate: &Gate, index: u16, chain: &Chain, tap: Option<&mut dyn Tap>) -> Result<u32, Refusal> {
+fn transmit(
+    gate: &Gate,
+    index: u16,
+    chain: &Chain,
+    tap: Option<&mut dyn Tap>,
+    errors: &mut HostErrors,
+) -> Result<u32, Refusal> {
     let refuse = || Queue::wrong_direction(index, chain);
     let len = chain.readable_len();
     if !chain.writable().is_empty() || len < HEADER_LEN as u64 {
@@ -285,7 +295,7 @@ fn transmit(gate: &Gate, index: u16, chain: &Chain, tap: Option<&mut dyn Tap>) -
         return Ok(0);
     };
     if let Err(error) = tap.send(&mut parts(chain.readable(), 0, len).slices(gate, &gate.audit().read)) {
-        log::debug!("net: frame lost: {error}");
+        errors.record("send", &error, format_args!("a frame of {len} bytes, which is lost"));
     }
     Ok(0)
 }

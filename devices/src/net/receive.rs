@@ -4,7 +4,7 @@
 use std::io;
 
 use super::{HEADER_LEN, MAX_FRAME, Tap};
-use crate::log_limit::LimitedLog;
+use crate::HostErrors;
 use crate::pool::{Gate, PoolRange, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 
@@ -65,7 +65,7 @@ impl Receiver {
         queue: &mut Queue,
         chain: &mut Chain,
         tap: &mut dyn Tap,
-        log: &mut LimitedLog,
+        errors: &mut HostErrors,
     ) -> Result<Turn, Refusal> {
         let gate = queue.gate().clone();
         let mut more = true;
@@ -82,7 +82,7 @@ impl Receiver {
                     }
                     Err(error) => {
                         if error.kind() != io::ErrorKind::WouldBlock {
-                            log.error(format_args!("net: receiving from the tap: {error}"));
+                            errors.record("receive", &error, format_args!("from the tap"));
                         }
                         more = false;
                         break;

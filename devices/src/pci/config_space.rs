@@ -19,6 +19,8 @@ pub mod register {
     pub const REVISION: usize = 0x08;
     /// First base address register.
     pub const BAR0: usize = 0x10;
+    /// The one after the two registers of a BAR 0 of 64 bits.
+    pub const BAR2: usize = 0x18;
     /// Subsystem vendor and subsystem ID.
     pub const SUBSYSTEM: usize = 0x2c;
     /// Head of the list of capabilities.
@@ -49,8 +51,10 @@ mod status {
     pub const CAPABILITIES: u8 = 1 << 4;
 }
 
-/// Memory BAR, 64 bits wide, not prefetchable (PCI 3.0, 6.2.5.1).
-const BAR_64_BIT: u8 = 0b100;
+/// Low bits of a memory BAR (PCI 3.0, 6.2.5.1): it is 64 bits wide.
+const BAR_64_BIT: u64 = 0b100;
+/// Reads have no side effects: it is memory.
+const PREFETCHABLE: u64 = 0b1000;
 
 /// Who a function is.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,7 @@ pub struct ConfigSpace {
     bytes: [u8; SIZE],
     writable: [u8; SIZE],
     bar_size: u64,
+    memory_size: u64,
     last_capability: usize,
     end_of_capabilities: usize,
 }
@@ -84,6 +89,7 @@ impl ConfigSpace {
             bytes: [0; SIZE],
             writable: [0; SIZE],
             bar_size: 0,
+            memory_size: 0,
             last_capability: register::CAPABILITIES,
             end_of_capabilities: register::AFTER_HEADER,
         };
@@ -100,15 +106,25 @@ impl ConfigSpace {
     /// Gives the function BAR 0 at `bar`: its size is a power of two, and its base a multiple of that. What a function
     /// with a BAR needs can be written from now on: the command register, the BAR, the interrupt line.
     pub fn set_bar(&mut self, bar: Range) {
-        debug_assert!(bar.size().is_power_of_two() && bar.base().is_multiple_of(bar.size()));
-        self.bar_size = bar.size();
-        let mask = bar.size().wrapping_neg();
-        self.set(register::BAR0, &(bar.base() & mask | u64::from(BAR_64_BIT)).to_le_bytes());
-        self.allow(register::BAR0, &mask.to_le_bytes());
+        self.bar_size = self.set_base(register::BAR0, bar, BAR_64_BIT);
         let bits = command::MEMORY | command::BUS_MASTER | command::INTERRUPT_DISABLE;
         self.allow(register::COMMAND, &bits.to_le_bytes());
         self.allow(register::INTERRUPT_LINE, &[0xff]);
         self.set(register::INTERRUPT_PIN, &[1]);
+    }
+
+    /// Gives the function memory as BAR 2 at `bar`, with a size and a base like those of BAR 0.
+    pub fn set_memory(&mut self, bar: Range) {
+        self.memory_size = self.set_base(register::BAR2, bar, BAR_64_BIT | PREFETCHABLE);
+    }
+
+    /// Writes a base address register, and says which of its bits a guest can write. Returns the size.
+    fn set_base(&mut self, register: usize, bar: Range, bits: u64) -> u64 {
+        debug_assert!(bar.size().is_power_of_two() && bar.base().is_multiple_of(bar.size()));
+        let mask = bar.size().wrapping_neg();
+        self.set(register, &(bar.base() & mask | bits).to_le_bytes());
+        self.allow(register, &mask.to_le_bytes());
+        bar.size()
     }
 
     /// Adds a capability with this `id` and `body`, of which the bits in `writable` can be written; both begin after
@@ -160,11 +176,20 @@ impl ConfigSpace {
         u16::from_le_bytes(self.get(register::COMMAND))
     }
 
-    /// The addresses in which the function answers now.
+    /// The addresses in which the function's registers, BAR 0, answer now.
     pub fn window(&self) -> Option<Range> {
+        self.decoded(register::BAR0, self.bar_size)
+    }
+
+    /// The addresses of its memory, BAR 2, now.
+    pub fn memory(&self) -> Option<Range> {
+        self.decoded(register::BAR2, self.memory_size)
+    }
+
+    fn decoded(&self, register: usize, size: u64) -> Option<Range> {
         let enabled = self.command() & command::MEMORY != 0;
-        let bar = u64::from_le_bytes(self.get(register::BAR0));
-        Range::new(bar & self.bar_size.wrapping_neg(), self.bar_size).filter(|_| enabled)
+        let bar = u64::from_le_bytes(self.get(register));
+        Range::new(bar & size.wrapping_neg(), size).filter(|_| enabled)
     }
 
     /// Sets the Interrupt Status bit.
@@ -248,6 +273,25 @@ mod tests {
         assert_eq!(space.window(), Some(Range::fixed(0x12_3456_0000, 0x8000)));
         space.write(register::COMMAND, &[0, 0]);
         assert_eq!(space.window(), None);
+    }
+
+    /// PCI 3.0, 6.2.5.1: bits 2 and 1 are 10b, bit 3 is "prefetchable"; each BAR has its own size and place.
+    #[test]
+    fn memory_is_a_second_bar() {
+        let mut space = function();
+        assert_eq!(space.get(register::BAR2), [0; 8]);
+        space.write(register::COMMAND, &[2, 0]);
+        assert_eq!(space.memory(), None);
+        space.set_memory(Range::fixed(0xc800_0000, 0x40_0000));
+        assert_eq!(space.get(register::BAR2), 0xc800_000c_u64.to_le_bytes());
+        assert_eq!(space.memory(), Some(Range::fixed(0xc800_0000, 0x40_0000)));
+        space.write(register::BAR2, &[0xff; 8]);
+        assert_eq!(space.get(register::BAR2), (!0x3f_ffff_u64 | 12).to_le_bytes());
+        space.write(register::BAR2, &0x12_3456_7000_u64.to_le_bytes());
+        assert_eq!(space.memory(), Some(Range::fixed(0x12_3440_0000, 0x40_0000)));
+        assert_eq!(space.window(), Some(Range::fixed(0xc000_8000, 0x8000)));
+        space.write(register::COMMAND, &[0, 0]);
+        assert_eq!((space.memory(), space.window()), (None, None));
     }
 
     #[test]

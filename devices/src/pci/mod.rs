@@ -18,7 +18,7 @@ pub use msix::{ENTRY_SIZE, Message, Msix, control};
 
 use crate::bus::BusDevice;
 
-/// Function 0 of a device. As a [`BusDevice`] it is the memory behind its BAR.
+/// Function 0 of a device. As a [`BusDevice`] it is the registers behind its BAR 0.
 pub trait Function: BusDevice {
     /// Reads configuration space, within an aligned 32-bit register.
     fn read_config(&self, offset: usize, data: &mut [u8]);
@@ -32,6 +32,12 @@ pub trait Function: BusDevice {
 pub trait Slot: Debug + Send + Sync {
     /// From now on the function's BAR is at `window`, or nowhere: notifications may go past its registers there.
     fn map(&self, window: Option<Range>);
+    /// From now on the function's memory, BAR 2, is at `window`, or nowhere. Whether the guest's CPUs reach it there; where
+    /// it was before they don't any more when this returns.
+    fn map_memory(&self, window: Option<Range>) -> bool {
+        let _ = window;
+        false
+    }
     /// From now on the eventfd of the MSI-X vector `vector` sends `message`.
     fn route(&self, vector: u16, message: Message);
     /// Asserts the function's interrupt pin, or releases it.

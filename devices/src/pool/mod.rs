@@ -10,6 +10,7 @@ mod gate;
 mod refusal;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cvmm_firmware::Range;
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
@@ -18,21 +19,25 @@ pub use audit::{Audit, Refusals, Tally};
 pub use gate::Gate;
 pub use refusal::{Reason, Refusal, Structure};
 
-/// A mapped pool. Clones share the mapping.
+/// A mapped pool. Clones share the mapping, and move together.
 #[derive(Clone, Debug)]
 pub struct Pool {
     name: Arc<str>,
-    range: Range,
+    /// Guest-physical address of the first byte, or [`NOWHERE`].
+    base: Arc<AtomicU64>,
     region: Arc<GuestRegionMmap>,
 }
+
+/// No pool begins with the last byte of the address space.
+const NOWHERE: u64 = u64::MAX;
 
 impl Pool {
     /// The pool called `name`, whose guest-physical range starts at `base` and is backed by `mapping`, all of it.
     /// `None` if the mapping is empty or does not fit into the address space at `base`.
     pub fn new(name: &str, base: u64, mapping: MmapRegion) -> Option<Self> {
         let region = GuestRegionMmap::new(mapping, GuestAddress(base))?;
-        let range = Range::new(base, region.len())?;
-        Some(Self { name: name.into(), range, region: Arc::new(region) })
+        Range::new(base, region.len()).filter(|range| range.base() != NOWHERE)?;
+        Some(Self { name: name.into(), base: Arc::new(base.into()), region: Arc::new(region) })
     }
 
     /// The pool's name.
@@ -40,9 +45,21 @@ impl Pool {
         &self.name
     }
 
-    /// Where it is, in guest-physical addresses.
-    pub fn range(&self) -> Range {
-        self.range
+    /// Where it is, in guest-physical addresses; `None` while it is nowhere.
+    pub fn range(&self) -> Option<Range> {
+        let base = self.base.load(Ordering::Acquire);
+        Range::new(base, self.size()).filter(|range| range.base() != NOWHERE)
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.region.len()
+    }
+
+    /// Moves it: from now on its first byte is at `base`, or at no address, and then nothing passes a gate to it. Memory in
+    /// a BAR does that. What passed before stays valid, since it is an offset: the memory moves with its bytes.
+    pub fn move_to(&self, base: Option<u64>) {
+        self.base.store(base.unwrap_or(NOWHERE), Ordering::Release);
     }
 
     /// Host-virtual address and size in bytes of its mapping, for a KVM memory slot.

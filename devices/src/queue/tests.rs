@@ -2,6 +2,7 @@
 //! Expectations are from virtio 1.3, 2.7; the clause stands at each test.
 
 mod arbitrary;
+mod racing;
 mod rings;
 
 use virtio_queue::desc::{RawDescriptor, split};

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A machine with a PCI bus, and a driver's side of virtio-pci. It finds its way as a driver does: vendor and device ID,
+//! A driver's side of virtio-pci, and a machine with a PCI bus. It finds its way as a driver does: vendor and device ID,
 //! the list of capabilities (PCI 3.0, 6.7), and structures where these say (virtio 1.3, 4.1.4).
 
-use std::rc::Rc;
-use std::sync::Arc;
+mod machine;
 
-use cvmm_firmware::Range;
+use std::rc::Rc;
 
 use super::{RecordingSlot, Transport};
 use crate::bus::Bus;
-use crate::pci::{ConfigPorts, Ecam, PciBus};
 use crate::pool::Gate;
-use crate::virtio::pci::{PciInterrupt, PciTransport};
-use crate::virtio::{Core, DeviceType, EventFds, RestrictedDma, Worker};
+use crate::virtio::{Core, DeviceType, RestrictedDma, Worker};
+pub(crate) use machine::{PciMachine, Plugged};
 
 /// Where configuration space is.
 pub(crate) const ECAM: u64 = 0xe000_0000;
@@ -25,58 +23,6 @@ pub(crate) const INTERRUPT_DISABLE: u64 = 0x400;
 /// Bits of MSI-X' message control (PCI 3.0, 6.8.2.3).
 pub(crate) const MSIX_ENABLE: u64 = 0x8000;
 pub(crate) const FUNCTION_MASK: u64 = 0x4000;
-
-/// What the machine has of a function.
-pub(crate) struct Plugged {
-    pub(crate) transport: Arc<PciTransport>,
-    pub(crate) interrupt: Arc<PciInterrupt>,
-    pub(crate) slot: Arc<RecordingSlot>,
-}
-
-/// A host bridge with virtio devices from device 1 on.
-pub(crate) struct PciMachine {
-    pub(crate) memory: Bus,
-    pub(crate) ports: Bus,
-    pub(crate) functions: Vec<Plugged>,
-}
-
-impl PciMachine {
-    /// The BAR of device `n` is the `n`th from 0xc0000000.
-    pub(crate) fn new(devices: Vec<Box<dyn DeviceType>>, gate: &Gate) -> (Rc<Self>, Vec<Worker>) {
-        Self::saying(devices, gate, RestrictedDma::default())
-    }
-
-    /// The same, with devices that say `restricted` of their pool.
-    pub(crate) fn saying(
-        devices: Vec<Box<dyn DeviceType>>,
-        gate: &Gate,
-        restricted: RestrictedDma,
-    ) -> (Rc<Self>, Vec<Worker>) {
-        let mut bus = PciBus::default();
-        let (mut functions, mut workers) = (Vec::new(), Vec::new());
-        for (number, device) in (1u8..).zip(devices) {
-            let slot = Arc::<RecordingSlot>::default();
-            let queues = u16::try_from(device.max_queue_sizes().len()).unwrap();
-            let interrupt = Arc::new(PciInterrupt::new(queues, slot.clone()).unwrap());
-            let core =
-                Core::new("device", device, gate.clone(), interrupt.clone()).with_restricted_dma(restricted);
-            let notifications = Arc::new(EventFds::new(core.queue_count()).unwrap());
-            workers.push(Worker::new(core.handle().clone(), notifications.clone()));
-            let bar = Range::fixed(0xc000_0000 + BAR_SIZE * u64::from(number), BAR_SIZE);
-            let transport =
-                PciTransport::new(core, interrupt.clone(), notifications, slot.clone(), bar).unwrap();
-            let transport = Arc::new(transport);
-            bus.insert(number, transport.clone()).unwrap();
-            functions.push(Plugged { transport, interrupt, slot });
-        }
-        let bus = Arc::new(bus);
-        let (mut memory, mut ports) = (Bus::default(), Bus::default());
-        memory.insert(Range::fixed(ECAM, 1 << 20), Arc::new(Ecam(bus.clone()))).unwrap();
-        memory.set_movable(bus.clone());
-        ports.insert(Range::fixed(0xcf8, 8), Arc::new(ConfigPorts::new(bus))).unwrap();
-        (Rc::new(Self { memory, ports, functions }), workers)
-    }
-}
 
 /// Reads `len` bytes as a number.
 pub(crate) fn read(bus: &Bus, address: u64, len: usize) -> u64 {
@@ -111,6 +57,8 @@ pub(crate) struct PciDriver {
     pub(crate) isr: Found,
     pub(crate) config: Option<Found>,
     pub(crate) access: Found,
+    /// The device's own memory, in BAR 2 (RFC of April 2025, 3/3).
+    pub(crate) memory: Option<Found>,
     /// MSI-X: the capability, table and pending bits in the BAR, number of vectors.
     pub(crate) msix: u64,
     pub(crate) table: u64,
@@ -131,6 +79,7 @@ impl PciDriver {
             isr: nowhere,
             config: None,
             access: nowhere,
+            memory: None,
             msix: 0,
             table: 0,
             pending: 0,
@@ -158,6 +107,7 @@ impl PciDriver {
                 (0x09, 3) => driver.isr = found,
                 (0x09, 4) => driver.config = Some(found),
                 (0x09, 5) => driver.access = found,
+                (0x09, 10) => driver.memory = Some(found),
                 other => panic!("capability {other:?}"),
             }
             at = driver.config_read(at + 1, 1);
@@ -200,6 +150,17 @@ impl PciDriver {
     pub(crate) fn move_bar(&self, to: u64) {
         self.config_write(0x10, 4, to & 0xffff_ffff);
         self.config_write(0x14, 4, to >> 32);
+    }
+
+    /// Where BAR 2 is.
+    pub(crate) fn memory_bar(&self) -> u64 {
+        self.config_read(0x1c, 4) << 32 | self.config_read(0x18, 4) & !0xf
+    }
+
+    /// Puts BAR 2 elsewhere, likewise.
+    pub(crate) fn move_memory(&self, to: u64) {
+        self.config_write(0x18, 4, to & 0xffff_ffff);
+        self.config_write(0x1c, 4, to >> 32);
     }
 
     /// Reads in the BAR.

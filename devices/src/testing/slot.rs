@@ -11,6 +11,7 @@ use crate::pci::{Message, Slot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     Map(Option<Range>),
+    Memory(Option<Range>),
     Route(u16, Message),
     Pin(bool),
 }
@@ -20,7 +21,11 @@ pub(crate) enum Told {
 pub(crate) struct RecordingSlot {
     told: Mutex<Vec<Told>>,
     state: Mutex<(Option<Range>, bool)>,
+    memory: Mutex<Option<Range>>,
 }
+
+/// Where a function's memory can be.
+const BARS: Range = Range::fixed(0xc000_0000, 0x1000_0000);
 
 impl RecordingSlot {
     /// What it was told since the last call.
@@ -45,6 +50,11 @@ impl RecordingSlot {
         self.state.lock().unwrap().0
     }
 
+    /// Where the function's memory is.
+    pub(crate) fn memory(&self) -> Option<Range> {
+        *self.memory.lock().unwrap()
+    }
+
     fn note(&self, told: Told) {
         self.told.lock().unwrap().push(told);
     }
@@ -55,6 +65,13 @@ impl Slot for RecordingSlot {
         let old = std::mem::replace(&mut self.state.lock().unwrap().0, window);
         assert_ne!(old, window, "told twice");
         self.note(Told::Map(window));
+    }
+
+    fn map_memory(&self, window: Option<Range>) -> bool {
+        self.note(Told::Memory(window));
+        let mut memory = self.memory.lock().unwrap();
+        *memory = window.filter(|window| BARS.contains(window));
+        memory.is_some()
     }
 
     fn route(&self, vector: u16, message: Message) {

@@ -7,7 +7,8 @@ use super::status::{Step, bit, step};
 use cvmm_firmware::Range;
 
 use super::{DeviceType, Handle, Interrupt, Kind, RESTRICTED_DMA, RestrictedDma, feature};
-use crate::pool::Gate;
+use crate::HostErrors;
+use crate::pool::{Gate, Pool};
 use crate::queue::{Queue, QueueFeatures, QueueLayout};
 
 /// What a driver has set up for one queue.
@@ -87,7 +88,12 @@ impl Core {
 
     /// The pool that the transport's registers name; none if they name none.
     pub fn named_pool(&self) -> Option<Range> {
-        self.restricted.names_pool.then(|| self.gate.pool().range())
+        self.gate.pool().range().filter(|_| self.restricted.names_pool)
+    }
+
+    /// The only memory that it can reach.
+    pub fn pool(&self) -> &Pool {
+        self.gate.pool()
     }
 
     /// What the worker needs.
@@ -231,6 +237,7 @@ impl Core {
             accepted_names: self.names(self.accepted),
             restricted: self.restricted,
             refused_offer: self.refused_offer.as_deref(),
+            host_errors: self.handle.host_errors(),
             queues: (0..).zip(&self.queues).filter_map(|(i, q)| q.last.map(|layout| (i, layout))).collect(),
         }
     }
@@ -327,6 +334,8 @@ pub struct Summary<'a> {
     pub restricted: RestrictedDma,
     /// Why FEATURES_OK was refused, unless a later negotiation succeeded.
     pub refused_offer: Option<&'a str>,
+    /// What went wrong on the host's side.
+    pub host_errors: HostErrors,
     /// Index and layout of each queue that was enabled, as it was last.
     pub queues: Vec<(u16, QueueLayout)>,
 }

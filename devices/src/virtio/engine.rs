@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::DeviceType;
 use crate::pool::{Gate, Refusal};
 use crate::queue::Queue;
+use crate::{HostError, HostErrors};
 
 /// Interrupts in the abstract. A transport knows what they are on its bus.
 pub trait Interrupt: Debug + Send + Sync {
@@ -84,6 +85,7 @@ impl Handle {
             engine.queues = Queues(queues);
             engine.device.start(features);
             engine.running = true;
+            self.tell(engine.device.as_mut());
         }
     }
 
@@ -100,6 +102,7 @@ impl Handle {
         engine.running = false;
         engine.queues.0.clear();
         engine.device.stop();
+        self.tell(engine.device.as_mut());
         self.set_needs_reset(false);
         self.interrupt.reset();
     }
@@ -129,7 +132,9 @@ impl Handle {
         if !*running || !*dma || self.needs_reset() {
             return false;
         }
-        match device.serve(index, queues) {
+        let served = device.serve(index, queues);
+        self.tell(device.as_mut());
+        match served {
             Ok(turn) => {
                 if turn.interrupt {
                     self.interrupt.used_buffer(index);
@@ -144,6 +149,19 @@ impl Handle {
                 false
             }
         }
+    }
+
+    /// Logs what is new among the host's errors.
+    fn tell(&self, device: &mut dyn DeviceType) {
+        for news in device.host_errors().map(HostErrors::news).unwrap_or_default() {
+            let HostError { operation, error, place, .. } = news;
+            log::error!("{}: {operation}, {place}: {error}; more of this is only counted", self.name);
+        }
+    }
+
+    /// What went wrong on the host's side so far.
+    pub(super) fn host_errors(&self) -> HostErrors {
+        self.lock().device.host_errors().cloned().unwrap_or_default()
     }
 
     pub(super) fn host_fds(&self) -> Vec<(RawFd, u16)> {

@@ -21,6 +21,7 @@ pub use engine::{Engine, Handle, Interrupt, Queues};
 pub use restricted::{RESTRICTED_DMA, RestrictedDma};
 pub use worker::{EventFds, Worker};
 
+use crate::HostErrors;
 use crate::pool::Refusal;
 use crate::queue::Turn;
 use std::os::fd::RawFd;
@@ -112,6 +113,11 @@ pub trait DeviceType: Debug + Send {
     /// Files on the host side whose readiness is work for this device, each with the queue that is then served.
     fn host_fds(&self) -> Vec<(RawFd, u16)> {
         Vec::new()
+    }
+
+    /// What went wrong on the host's side.
+    fn host_errors(&mut self) -> Option<&mut HostErrors> {
+        None
     }
 }
 

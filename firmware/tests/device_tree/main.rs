@@ -119,6 +119,19 @@ fn a_default_pool_that_is_none_or_not_the_only_one_is_refused() {
     );
 }
 
+/// RFC of April 2025, 3/3: the device says so itself, in its configuration space. On mmio there is nothing that could.
+#[test]
+fn a_device_with_memory_of_its_own_names_no_pool() {
+    let mut machine = machine(4, Bus::Both, 1, false, 2);
+    let bar = Range::fixed(0xc280_0000, 0x20_0000);
+    machine.virtio[1].binding = Binding::OnDevice(bar);
+    check(&machine, rules::ALL);
+    machine.virtio[0].binding = Binding::OnDevice(bar);
+    assert!(
+        matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::NoBar(name))) if name == "blk0")
+    );
+}
+
 #[test]
 fn a_pci_device_without_a_place_of_its_own_is_refused() {
     let mut machine = machine(2, Bus::Pci, 1, false, 1);

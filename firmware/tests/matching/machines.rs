@@ -69,14 +69,18 @@ impl Usual {
         for kind in ["blk", "net", "rng"] {
             for number in 0..of_each {
                 let index = u8::try_from(virtio.len()).expect("few devices");
+                let transport = self.transport(index);
+                let on_pci = matches!(transport, Transport::Pci { .. });
+                let bar = Range::fixed(0xc800_0000 + u64::from(index) * 2 * MIB, 2 * MIB);
                 virtio.push(VirtioDevice {
                     name: format!("{kind}{number}"),
-                    transport: self.transport(index),
+                    transport,
                     // Neighbours are in different pools, and not in the order of the pools.
                     pool: PoolId(pools - 1 - u16::from(index) % pools),
                     // Of three pools the second is the default one: half of its devices name it all the same.
                     binding: match (pools, index % 12) {
                         (3, 1 | 4) => Binding::Default,
+                        (_, 5) if on_pci => Binding::OnDevice(bar),
                         _ => Binding::Reference,
                     },
                 });

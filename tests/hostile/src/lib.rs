@@ -6,4 +6,5 @@
 #![no_std]
 
 pub mod guest;
+pub mod record;
 pub mod table;

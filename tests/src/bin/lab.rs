@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cvmm_tests::host::Kind;
-use cvmm_tests::{bench, run, suite};
+use cvmm_tests::{bench, fuzz, run, suite};
 
 /// Runs cvmm and its tests on a KVM host: this machine where its KVM can run Linux, else a machine under QEMU's emulation
 /// that the lab sets up by itself (it takes some seconds to start, and guests run more slowly in it).
@@ -88,6 +88,21 @@ enum LabCommand {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Searches for inputs that make cvmm do what it must not, by libFuzzer
+    ///
+    /// Prints how many inputs each target executed. What was new in them is kept in .lab/fuzz, for the next search; the
+    /// inputs in tests/fuzz/corpus are where the first one begins. A failure is printed with the command that repeats
+    /// it, and the exit code is 1.
+    Fuzz {
+        /// Only this target
+        target: Option<String>,
+        /// How long to search, in each target
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Run this input (base64) and no other
+        #[arg(long, value_name = "INPUT", requires = "target", allow_hyphen_values = true)]
+        input: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -104,6 +119,8 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
     match command {
         LabCommand::Run { host, options } => run::run(host, &options),
         LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
+        LabCommand::Fuzz { target, input: Some(input), .. } => fuzz::reproduce(target.as_deref(), &input),
+        LabCommand::Fuzz { target, seconds, input: None } => fuzz::fuzz(target.as_deref(), seconds),
         LabCommand::Bench { io: true, host, rounds, json } => bench::io::bench(host, rounds, json.as_deref()),
         LabCommand::Bench { io: false, host, rounds, json } => bench::bench(host, rounds, json.as_deref()),
     }

@@ -5,10 +5,11 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
+//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,reach,full,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
 //! | `cvmm.pool=BASE,SIZE` | where the pool must be; without it the device tree is believed |
 //! | `cvmm.cpus=N`, `cvmm.mem=BYTES` | how many CPUs, how much memory there must be |
 //! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see [`blk`] |
+//! | `cvmm.reach=mmio,pci` | of which transports `reach` tries the disk |
 //! | `cvmm.serial=vda:TEXT` | the serial number a disk must have |
 //! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see [`net`] |
 //! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see [`hostile`] |
@@ -46,7 +47,7 @@ use report::{Report, say};
 
 type Scenario = fn(&Options, &Report);
 
-const SCENARIOS: [(&str, Scenario); 13] = [
+const SCENARIOS: [(&str, Scenario); 15] = [
     ("queues", queues::run),
     ("acpi", acpi::run),
     ("pci", pci::run),
@@ -58,6 +59,8 @@ const SCENARIOS: [(&str, Scenario); 13] = [
     ("blk", blk::run),
     ("net", net::run),
     ("rng", rng::run),
+    ("reach", blk::run_reach),
+    ("full", pool::run_full),
     ("hostile", hostile::run),
     ("io", io::run),
 ];

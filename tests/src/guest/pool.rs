@@ -25,6 +25,15 @@ pub(super) fn run(options: &Options, report: &Report) {
     report.check("pool-used", used);
 }
 
+/// The pool was too small at some time, in the kernel's own words.
+pub(super) fn run_full(_: &Options, report: &Report) {
+    report.check("pool-was-full", || {
+        let log = machine::kernel_log()?;
+        let line = log.iter().find(|line| line.contains("swiotlb buffer is full"));
+        Ok(format!("{}; {}", line.context("the kernel's log has no such line")?, used()?))
+    });
+}
+
 fn created(pool: &Range<u64>) -> Result<String> {
     let log = machine::kernel_log()?;
     let line = log
@@ -52,8 +61,12 @@ fn created_numbers(line: &str) -> Option<(u64, u64)> {
     Some((options::number(base).ok()?, size.strip_suffix(" MiB")?.parse().ok()?))
 }
 
-/// How the kernel names a device's pool, by device tree and by ACPI.
-const ASSIGNED: [&str; 2] = [": assigned reserved memory node ", ": assigned restricted DMA pool "];
+/// How the kernel names a device's pool: by device tree, by ACPI, and if it is the default one of either.
+const ASSIGNED: [&str; 3] = [
+    ": assigned reserved memory node ",
+    ": assigned restricted DMA pool ",
+    ": assigned default restricted DMA pool ",
+];
 
 /// Device and pool, if `line` of the kernel's log says that the device got one.
 fn assignment(line: &str) -> Option<(&str, &str)> {

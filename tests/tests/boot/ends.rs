@@ -5,7 +5,7 @@ use cvmm_tests::host::Host;
 use cvmm_tests::pattern;
 
 use crate::disk::{self, Images};
-use crate::guest::{Ended, Guest, MIB};
+use crate::guest::{Guest, MIB};
 
 #[test]
 fn poweroff_is_exit_code_0() {
@@ -60,7 +60,7 @@ fn sigterm_is_exit_code_6_and_the_disk_is_consistent() {
     ended.get("disk", &image);
     disk::replay_journal(&image);
     disk::assert_consistent(&image);
-    let (number, newest) = newest_safe_file(&ended);
+    let (number, newest) = newest_safe_file(&ended.process.stdout());
     assert_eq!(newest, format!("65536 bytes, sha256 {}", pattern::sha256(&content(SEED, number))));
     // The guest keeps sixteen, and may have been about to remove the oldest of them.
     for number in number - 14..=number {
@@ -92,13 +92,13 @@ fn the_quit_key_is_exit_code_6() {
     assert!(ended.report.outcome.detail.contains("quit key"), "{:?}", ended.report.outcome);
 }
 
-fn content(seed: u64, number: u64) -> Vec<u8> {
+/// The file that `cvmm.end=write` writes as number `number`.
+pub fn content(seed: u64, number: u64) -> Vec<u8> {
     pattern::bytes(seed + number, 64 * 1024)
 }
 
-/// The last file that the guest announced: its number, its size and hash.
-fn newest_safe_file(ended: &Ended<'_>) -> (u64, String) {
-    let stdout = ended.process.stdout();
+/// The last file that the guest announced on its console: its number, its size and hash.
+pub fn newest_safe_file(stdout: &str) -> (u64, String) {
     let announced = |line: &str| {
         let (number, rest) = line.strip_prefix("guest-init: safe-")?.split_once(" is on the disk, ")?;
         // The very last line may be cut off in the middle.

@@ -20,8 +20,8 @@ pub struct Guest<'h> {
     folder: Folder,
     mem: u64,
     cpus: u64,
-    pool_size: u64,
-    pool_base: Option<u64>,
+    /// Name, size, base if one was asked for; the first is the default one.
+    pools: Vec<(String, u64, Option<u64>)>,
     kernel: Option<String>,
     patched: bool,
     words: Vec<String>,
@@ -37,8 +37,7 @@ impl<'h> Guest<'h> {
             folder: host.folder().unwrap(),
             mem: 128 * MIB,
             cpus: 1,
-            pool_size: 8 * MIB,
-            pool_base: None,
+            pools: vec![("pool".into(), 8 * MIB, None)],
             kernel: None,
             patched: false,
             words: vec![format!("cvmm.test={test}")],
@@ -55,8 +54,16 @@ impl<'h> Guest<'h> {
         Self { cpus, ..self }
     }
 
-    pub fn pool(self, pool_size: u64, pool_base: Option<u64>) -> Self {
-        Self { pool_size, pool_base, ..self }
+    /// Another default pool.
+    pub fn pool(mut self, size: u64, base: Option<u64>) -> Self {
+        self.pools[0] = ("pool".into(), size, base);
+        self
+    }
+
+    /// One more pool.
+    pub fn more_pool(mut self, name: &str, size: u64) -> Self {
+        self.pools.push((name.into(), size, None));
+        self
     }
 
     /// Another kernel than the project's, by its path on the host.
@@ -106,7 +113,6 @@ impl<'h> Guest<'h> {
     /// Starts cvmm.
     pub fn start(self) -> Run<'h> {
         let tools = self.host.tools().unwrap();
-        let base = self.pool_base.map_or_else(String::new, |base| format!(",base={base:#x}"));
         let ours = if self.patched { &tools.patched_kernel } else { &tools.kernel };
         let kernel = self.kernel.clone().unwrap_or_else(|| ours.display().to_string());
         let mut arguments = vec![
@@ -115,10 +121,14 @@ impl<'h> Guest<'h> {
             format!("--initrd={}", tools.initrd.display()),
             format!("--mem={}", self.mem),
             format!("--cpus={}", self.cpus),
-            format!("--pool=size={}{base}", self.pool_size),
             format!("--report={}", self.folder.file("report.json")),
             format!("--cmdline={}", self.words.join(" ")),
         ];
+        for (index, (name, size, base)) in self.pools.iter().enumerate() {
+            let base = base.map_or_else(String::new, |base| format!(",base={base:#x}"));
+            let default = if index == 0 { ",default" } else { "" };
+            arguments.push(format!("--pool=size={size},name={name}{base}{default}"));
+        }
         arguments.extend(self.options.iter().cloned());
         let command = CommandLine {
             program: tools.cvmm.clone(),
@@ -226,8 +236,8 @@ impl Ended<'_> {
 
     /// What holds for the report of every run.
     fn check_report(&self) {
-        let Guest { mem, cpus, pool_size, pool_base, .. } = self.guest;
-        self.report.assert_machine(mem, cpus, pool_size, pool_base);
+        let Guest { mem, cpus, pools, .. } = &self.guest;
+        self.report.assert_machine(*mem, *cpus, pools);
     }
 }
 

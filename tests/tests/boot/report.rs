@@ -19,6 +19,7 @@ pub struct Report {
     pub cpus: u64,
     pub devices: Vec<Device>,
     pub refused: u64,
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,6 +59,7 @@ pub struct Pool {
     pub name: String,
     pub base: u64,
     pub size: u64,
+    pub dma_default: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,17 +67,27 @@ pub struct Pool {
 pub struct Device {
     pub name: String,
     pub kind: String,
-    transport: String,
+    pub transport: String,
     pub window: Extent,
     #[serde(default)]
     pub pci_address: Option<String>,
     pub gsi: u32,
-    pool: String,
+    pub pool: String,
+    #[serde(default)]
+    pub device_memory: Option<Extent>,
     pub features: Features,
     pub queues: Vec<Queue>,
     pub dma: Dma,
     pub refused: u64,
     pub refusals: Vec<Refusal>,
+    pub host_errors: HostErrors,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostErrors {
+    pub total: u64,
+    pub first: Vec<serde_json::Value>,
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -84,6 +96,7 @@ pub struct Features {
     pub offered: u64,
     pub accepted: u64,
     pub accepted_names: Vec<String>,
+    pub restricted_dma_bit: Option<u8>,
     pub refused_offer: Option<String>,
 }
 
@@ -124,20 +137,22 @@ pub struct Refusal {
 }
 
 impl Report {
-    /// What holds for any run: the split of memory is whole, the pool is where and as large as was asked for, and each
-    /// device has a place of its own and belongs to the pool.
-    pub fn assert_machine(&self, mem: u64, cpus: u64, pool_size: u64, pool_base: Option<u64>) {
+    /// What holds for any run: the split of memory is whole, the pools are where and as large as was asked for, and each
+    /// device has a place of its own and belongs to a pool.
+    pub fn assert_machine(&self, mem: u64, cpus: u64, pools: &[(String, u64, Option<u64>)]) {
         assert_eq!((self.version, self.cpus, self.memory.total), (1, cpus, mem));
         assert!(!self.memory.enforcement.is_empty());
         assert!(self.sandbox.seccomp, "{self:#?}");
         assert!(self.sandbox.landlock.as_ref().is_none_or(|abi| abi.starts_with("abi ")), "{self:#?}");
-        let [pool] = &self.memory.pools[..] else { panic!("one pool was asked for: {self:#?}") };
-        assert_eq!((&*pool.name, pool.size), ("pool", pool_size));
-        assert_eq!(pool.base, pool_base.unwrap_or(pool.base));
-        assert_eq!(pool.base % (2 << 20), 0, "{pool:?}");
+        assert_eq!(self.memory.pools.len(), pools.len(), "{self:#?}");
+        for (pool, (name, size, base)) in self.memory.pools.iter().zip(pools) {
+            assert_eq!((&pool.name, pool.size), (name, *size));
+            assert_eq!(pool.base, base.unwrap_or(pool.base));
+            assert_eq!(pool.base % (2 << 20), 0, "{pool:?}");
+        }
 
         let mut all: Vec<Range<u64>> = self.memory.private.iter().map(Extent::range).collect();
-        all.push(self.pool());
+        all.extend(self.memory.pools.iter().map(Pool::range));
         assert_eq!(all.iter().map(|range| range.end - range.start).sum::<u64>(), mem, "{all:x?}");
         all.extend(self.devices.iter().map(|device| device.window.range()));
         assert_disjoint(all);
@@ -149,7 +164,8 @@ impl Report {
             self.devices.iter().filter_map(|device| device.pci_address.as_ref()).collect();
         assert_eq!(addresses.len(), self.devices.len() - mmio.len(), "{self:#?}");
         for device in &self.devices {
-            assert_eq!(&*device.pool, "pool");
+            let shared = pools.iter().any(|(name, ..)| *name == device.pool);
+            assert_eq!(shared, device.device_memory.is_none(), "{device:?}");
             assert_eq!(device.pci_address.is_some(), device.transport == "pci", "{device:?}");
             assert!(device.name.starts_with(&device.kind), "{device:?}");
             assert_eq!(device.refusals.is_empty(), device.refused == 0, "{device:?}");
@@ -161,6 +177,9 @@ impl Report {
     pub fn assert_honest(&self, devices: &[(&str, usize)]) {
         self.assert_rings(devices);
         assert_eq!(self.refused, 0, "{self:#?}");
+        for HostErrors { total, first } in self.devices.iter().map(|device| &device.host_errors) {
+            assert!(*total == 0 && first.is_empty(), "nothing on the host fails here: {self:#?}");
+        }
     }
 
     /// The machine has these devices with this number of queues, each ring of which lies in the pool from end to end.
@@ -168,9 +187,8 @@ impl Report {
         let there: Vec<_> =
             self.devices.iter().map(|device| (device.name.as_str(), device.queues.len())).collect();
         assert_eq!(there, devices);
-        let pool = self.pool();
         for device in &self.devices {
-            let Features { offered, accepted, accepted_names, refused_offer } = &device.features;
+            let Features { offered, accepted, accepted_names, refused_offer, .. } = &device.features;
             assert_eq!(*refused_offer, None);
             assert_eq!(accepted & !offered, 0, "{:x?}", device.features);
             for (bit, name) in [(VERSION_1, "VERSION_1"), (ACCESS_PLATFORM, "ACCESS_PLATFORM")] {
@@ -179,27 +197,44 @@ impl Report {
                     "{name}: {device:?}"
                 );
             }
-            for (queue, index) in device.queues.iter().zip(0..) {
-                assert_eq!(queue.index, index);
-                assert!(queue.size.is_power_of_two(), "{queue:?}");
-                for area in queue.areas() {
-                    assert!(pool.start <= area.start && area.end <= pool.end, "{area:x?} of {device:#x?}");
-                }
-            }
+            self.assert_rings_of(device);
         }
         assert_disjoint(
             self.devices.iter().flat_map(|device| &device.queues).flat_map(Queue::areas).collect(),
         );
     }
 
+    /// Each ring of `device` lies in its pool from end to end.
+    pub fn assert_rings_of(&self, device: &Device) {
+        let pool = self.pool_of(device);
+        for (queue, index) in device.queues.iter().zip(0..) {
+            assert_eq!(queue.index, index);
+            assert!(queue.size.is_power_of_two(), "{queue:?}");
+            for area in queue.areas() {
+                assert!(pool.start <= area.start && area.end <= pool.end, "{area:x?} of {device:#x?}");
+            }
+        }
+    }
+
     pub fn pool(&self) -> Range<u64> {
-        let Pool { base, size, .. } = self.memory.pools[0];
-        base..base + size
+        self.memory.pools[0].range()
+    }
+
+    /// The pool of `device`.
+    pub fn pool_of(&self, device: &Device) -> Range<u64> {
+        let pool = self.memory.pools.iter().find(|pool| pool.name == device.pool);
+        pool.unwrap_or_else(|| panic!("no pool {}: {self:#?}", device.pool)).range()
     }
 
     pub fn device(&self, name: &str) -> &Device {
         let found = self.devices.iter().find(|device| device.name == name);
         found.unwrap_or_else(|| panic!("no device {name}: {self:#?}"))
+    }
+}
+
+impl Pool {
+    fn range(&self) -> Range<u64> {
+        self.base..self.base + self.size
     }
 }
 

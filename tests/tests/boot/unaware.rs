@@ -2,11 +2,12 @@
 //! A kernel that knows nothing of the pool: its devices' nodes in the device tree name none, so it puts rings and buffers
 //! wherever it likes. No device moves a byte.
 
-use cvmm_tests::host::{Host, Process};
+use cvmm_tests::host::Host;
 use cvmm_tests::pattern;
 
 use crate::disk::Images;
-use crate::guest::{Ended, Guest, Run};
+use crate::dtb::{edited, forget_the_pool};
+use crate::guest::{Ended, Guest};
 
 #[test]
 fn rings_outside_the_pool_are_refused() {
@@ -15,7 +16,7 @@ fn rings_outside_the_pool_are_refused() {
     let guest = |word: &str| {
         Guest::new(&host, "none").word(word).option(format!("--net=tap={}", tap.name())).option("--rng")
     };
-    let ended = unaware(&host, guest).run(0, "powered-off");
+    let ended = edited(&host, guest, forget_the_pool).run(0, "powered-off");
     assert_nothing_moved(&ended, &[("net0", 2), ("rng0", 1)]);
 }
 
@@ -24,45 +25,13 @@ fn rings_outside_the_pool_are_refused() {
 fn a_disk_stays_unread() {
     let (host, images) = (Host::shared(), Images::new());
     let image = images.pattern("disk", pattern::SEED, 1 << 20);
-    let mut run =
-        unaware(&host, |word| Guest::new(&host, "none").word(word).disk(&image, "disk", "")).start();
+    let mut run = {
+        let guest = |word: &str| Guest::new(&host, "none").word(word).disk(&image, "disk", "");
+        edited(&host, guest, forget_the_pool).start()
+    };
     run.wait_for("blk0: refused");
     let ended = run.stop(libc::SIGTERM);
     assert_nothing_moved(&ended, &[("blk0", 1)]);
-}
-
-/// A guest whose device tree has been changed such that no device names the pool.
-fn unaware<'h>(host: &Host, guest: impl Fn(&str) -> Guest<'h>) -> Guest<'h> {
-    let donor = guest("");
-    let dtb = donor.file("machine.dtb");
-    let mut run: Run<'_> = donor.option(format!("--dump-dtb={dtb}")).start();
-    // It is written before the guest starts.
-    run.wait_for("Linux version");
-    let mut blob = host.read(&dtb).unwrap();
-    let process: Process = run.process;
-    drop(process);
-    forget_the_pool(&mut blob);
-    let guest = guest("cvmm.end=poweroff");
-    let dtb = guest.file("unaware.dtb");
-    host.write(&dtb, &blob).unwrap();
-    guest.option(format!("--dtb={dtb}"))
-}
-
-/// Gives the property `memory-region` a name that means nothing, in the strings block (Devicetree Specification 0.4, 5.2
-/// and 5.5).
-fn forget_the_pool(blob: &mut [u8]) {
-    const OFFSET: usize = 12;
-    const SIZE: usize = 32;
-    let number = |at: usize| {
-        let bytes: [u8; 4] = blob[at..at + 4].try_into().unwrap();
-        usize::try_from(u32::from_be_bytes(bytes)).unwrap()
-    };
-    let strings = number(OFFSET)..number(OFFSET) + number(SIZE);
-    let name = b"\0memory-region\0";
-    let places: Vec<_> =
-        blob[strings.clone()].windows(name.len()).enumerate().filter(|(_, text)| text == name).collect();
-    let [(place, _)] = places[..] else { panic!("{} places with memory-region", places.len()) };
-    blob[strings.start + place + 1..][..7].copy_from_slice(b"nothing");
 }
 
 /// Each queue of each device was refused because of where its descriptor table is, and no byte was moved.

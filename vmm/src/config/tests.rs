@@ -78,7 +78,7 @@ fn a_text_says_what_the_guest_is_told() {
     assert_eq!(told("--spec upstream"), (None, false, false));
     assert_eq!(told("--spec rfc"), (Some(27), true, false));
     assert_eq!(told("--spec rfc --unaware allow"), (Some(27), false, false));
-    assert_eq!(told("--spec plan"), (Some(49), true, true));
+    assert_eq!(told("--spec plan"), (Some(45), true, true));
     assert_eq!(told("--spec plan --feature-bit 44 --unaware refuse"), (Some(44), true, true));
 }
 

@@ -5,11 +5,14 @@
 //! that a version has, later ones have too, with the same meaning, or `version` is another; fields may be added.
 //! Fields that the report of a run has as well have the same names and meanings there.
 
+use std::borrow::Cow;
+
 use cvmm_arch::native::layout;
 use cvmm_firmware::{AcpiTable, Binding, Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
 use crate::config::{DeviceConfig, DeviceKind, FirmwareKind, MachineConfig};
+use crate::machine::memory_name;
 use crate::{Error, Result};
 
 /// Format of the description.
@@ -131,8 +134,11 @@ struct Device<'a> {
     /// On mmio, edge-triggered and active high; on PCI, the line of INTA#, which MSI-X makes superfluous.
     gsi: Option<u32>,
     /// Name of the only memory that it can reach.
-    pool: &'a str,
-    /// Whether the description of the device names it; if not, it is the pool of all that name none.
+    pool: Cow<'a, str>,
+    /// That memory, if it is on the device: BAR 2 as it is when the guest starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_memory: Option<Extent>,
+    /// Whether the description of the device names it; if not, it is the pool of all that name none, or on the device.
     names_pool: bool,
 }
 
@@ -234,7 +240,11 @@ impl<'a> Device<'a> {
             pci_address: device.map(|device| format!("0000:00:{device:02x}.0")),
             pci_device: device,
             gsi: gsi.map(|Interrupt(gsi)| gsi),
-            pool: &machine.pool(description.pool).name,
+            pool: match description.own_memory() {
+                Some(_) => memory_name(description).into(),
+                None => machine.pool(description.pool).name.as_str().into(),
+            },
+            device_memory: description.own_memory().map(Extent::from),
             names_pool: description.binding == Binding::Reference,
         }
     }

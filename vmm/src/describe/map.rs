@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest-physical map of a machine as a list: what is where, without a gap.
 
+use std::borrow::Cow;
+
 use cvmm_firmware::{Machine, PoolId, Range, Transport, VirtioDevice};
+
+use crate::machine::memory_name;
 
 /// Gaps smaller than this are no holes: they are the rest of a page.
 pub(super) const PAGE: u64 = 4096;
@@ -25,9 +29,9 @@ pub(super) struct Block {
 pub(super) enum Class {
     /// RAM that no device reaches.
     Private,
-    /// RAM that devices reach.
+    /// Memory that devices reach: its number in [`reachable`].
     Pool(PoolId),
-    /// Registers of a virtio device, and the pool that it can reach.
+    /// Registers of a virtio device, and what it can reach.
     Device(PoolId),
     /// Registers of another device.
     System,
@@ -58,7 +62,8 @@ pub(super) fn map(machine: &Machine, tables: Option<Range>) -> Vec<Block> {
     blocks.extend(on_mmio.into_iter().map(|device| Block::device(machine, device)));
     if let Some(pci) = machine.pci {
         blocks.push(Block::system(pci.ecam, "PCI configuration", "ECAM, bus 0".into()));
-        let bars = on_pci.into_iter().map(|device| Block::device(machine, device)).collect();
+        let mut bars: Vec<_> = on_pci.iter().map(|device| Block::device(machine, device)).collect();
+        bars.extend(on_pci.iter().filter_map(|device| Block::own_memory(machine, device)));
         blocks.extend(fill(pci.memory, bars, |range| {
             Block::new(range, Class::Free, "PCI memory window", "free for BARs".into())
         }));
@@ -68,6 +73,21 @@ pub(super) fn map(machine: &Machine, tables: Option<Range>) -> Vec<Block> {
     let mut map = Range::from_bounds(0, end).map_or_else(Vec::new, |all| fill(all, blocks, hole));
     map.retain(|block| block.class != Class::Hole || block.range.size() >= PAGE);
     map
+}
+
+/// The names of all that devices reach: the machine's pools, then the memory of each device that has its own.
+pub(super) fn reachable(machine: &Machine) -> Vec<Cow<'_, str>> {
+    let pools = machine.pools.iter().map(|pool| pool.name.as_str().into());
+    let own = machine.virtio.iter().filter(|device| device.own_memory().is_some());
+    pools.chain(own.map(|device| memory_name(device).into())).collect()
+}
+
+/// Which of these `device` reaches.
+fn reach(machine: &Machine, device: &VirtioDevice) -> PoolId {
+    let own = machine.virtio.iter().filter_map(VirtioDevice::own_memory);
+    let number = device.own_memory().and_then(|memory| own.clone().position(|other| other == memory));
+    let number = number.and_then(|number| u16::try_from(machine.pools.len() + number).ok());
+    number.map_or(device.pool, PoolId)
 }
 
 /// What is in `ram` beside the guest's own.
@@ -116,7 +136,12 @@ impl Block {
                 (bar, format!("virtio-pci 00:{device:02x}.0, BAR 0, MSI-X{line}"))
             }
         };
-        Self::new(range, Class::Device(device.pool), &device.name, detail)
+        Self::new(range, Class::Device(reach(machine, device)), &device.name, detail)
+    }
+
+    fn own_memory(machine: &Machine, device: &VirtioDevice) -> Option<Self> {
+        let (range, class) = (device.own_memory()?, Class::Pool(reach(machine, device)));
+        Some(Self::new(range, class, &memory_name(device), "BAR 2, prefetchable".into()))
     }
 }
 

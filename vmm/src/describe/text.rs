@@ -16,10 +16,13 @@ pub(super) fn text(config: &MachineConfig, machine: &Machine) -> String {
         let _ = writeln!(text, "{name:<13}{value}");
     }
     text.push('\n');
+    let names = map::reachable(machine);
     for block in map::map(machine, table_area(config)) {
         let range = format!("{:#x}-{:#x}", block.range.base(), block.range.last());
         let pool = match block.class {
-            Class::Device(pool) => format!(", DMA only in {}", machine.pool(pool).name),
+            Class::Device(pool) => {
+                format!(", DMA only in {}", names.get(usize::from(pool.0)).map_or("", |name| name))
+            }
             _ => String::new(),
         };
         let size = map::size(block.range.size());

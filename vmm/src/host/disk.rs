@@ -6,19 +6,55 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use cvmm_devices::blk::{Disk, SECTOR};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
 
-use super::iovec::{count, transfer_all};
+use super::iovec::{count, retry, transfer_all};
+
+/// An open image.
+#[derive(Debug)]
+pub struct Image {
+    file: File,
+    path: PathBuf,
+    /// The error of the first flush that failed.
+    lost: OnceLock<i32>,
+}
+
+impl Image {
+    fn new(file: File, path: &Path) -> Arc<Self> {
+        Arc::new(Self { file, path: path.into(), lost: OnceLock::new() })
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns when everything written is on stable storage. Linux tells of data that it could not write back once, and
+    /// then takes it for written: fdatasync would succeed the next time (fsync(2), EIO). So a flush that has failed fails
+    /// from then on, as with QEMU's raw images.
+    ///
+    /// # Errors
+    /// The first that came of a flush of this image.
+    pub fn flush(&self) -> io::Result<()> {
+        if let Some(code) = self.lost.get() {
+            return Err(io::Error::from_raw_os_error(*code));
+        }
+        self.file.sync_data().inspect_err(|error| {
+            let _ = self.lost.set(error.raw_os_error().unwrap_or(libc::EIO));
+        })
+    }
+}
 
 /// A disk image that this process holds the lock of.
 #[derive(Debug)]
 pub struct FileDisk {
-    file: File,
+    image: Arc<Image>,
     size: u64,
     read_only: bool,
     can_punch: bool,
@@ -55,7 +91,7 @@ impl FileDisk {
             return Err(format!("its size, {size} bytes, is not a multiple of {SECTOR}"));
         }
         let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        let mut disk = Self { file, size, read_only, can_punch: false };
+        let mut disk = Self { image: Image::new(file, path), size, read_only, can_punch: false };
         // A hole past the end changes nothing, and tells whether the file system can make one.
         let past_end = disk.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, size, 4096);
         disk.can_punch = is_file && !read_only && past_end.is_ok();
@@ -64,25 +100,30 @@ impl FileDisk {
 
     fn fallocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
         let position = |bytes| libc::off_t::try_from(bytes).map_err(|_| Errno::EINVAL);
-        fallocate(&self.file, mode | FallocateFlags::FALLOC_FL_KEEP_SIZE, position(offset)?, position(len)?)
-    }
-
-    /// Another handle of the same file, to flush it at the end.
-    pub fn file(&self) -> io::Result<File> {
-        self.file.try_clone()
-    }
-}
-
-/// Writes go on after a signal.
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
-    loop {
-        match usize::try_from(call()) {
-            Ok(n) => return Ok(n),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => {}
-                error => return Err(error),
-            },
+        let (mode, offset, len) =
+            (mode | FallocateFlags::FALLOC_FL_KEEP_SIZE, position(offset)?, position(len)?);
+        loop {
+            match fallocate(&self.image.file, mode, offset, len) {
+                Err(Errno::EINTR) => {}
+                result => return result,
+            }
         }
+    }
+
+    /// The image, to flush it at the end.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Whether the image still reaches to `end`. A write behind the end of a file makes it longer: after a truncation,
+    /// sectors that are gone would read as zeros, as if they had never held anything else.
+    fn ensure_long(&self, end: u64) -> io::Result<()> {
+        let size = (&self.image.file).seek(SeekFrom::End(0))?;
+        if end <= size {
+            return Ok(());
+        }
+        let what = format!("the image ends at {size}: it was truncated");
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
     }
 }
 
@@ -104,7 +145,7 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
-        let fd = self.file.as_raw_fd();
+        let fd = self.image.file.as_raw_fd();
         transfer_all(to, |vectors, done| {
             let at = position(offset + done)?;
             // SAFETY: the vectors are slices of pool memory, which is mapped for as long as the slices live; a guest
@@ -118,19 +159,22 @@ impl Disk for FileDisk {
         offset: u64,
         from: &mut dyn Iterator<Item = VolatileSlice<'_>>,
     ) -> io::Result<u64> {
-        let fd = self.file.as_raw_fd();
+        let fd = self.image.file.as_raw_fd();
         transfer_all(from, |vectors, done| {
             let at = position(offset + done)?;
+            let len: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+            self.ensure_long(offset + done + len as u64)?;
             // SAFETY: as in `read_at`; the kernel only reads the memory.
             retry(|| unsafe { libc::pwritev(fd, vectors.as_ptr(), count(vectors), at) })
         })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.sync_data()
+        self.image.flush()
     }
 
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.ensure_long(offset + len)?;
         Ok(self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len)?)
     }
 
@@ -138,6 +182,7 @@ impl Disk for FileDisk {
         if unmap {
             return self.discard(offset, len);
         }
+        self.ensure_long(offset + len)?;
         match self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len) {
             // Not every file system that makes holes can zero in place: make a hole, and fill it.
             Err(Errno::EOPNOTSUPP) => {
@@ -198,6 +243,19 @@ mod tests {
         );
         image.as_file().set_len(1000).unwrap();
         assert_eq!(read(&mut disk).0, 1000);
+        let mut write = |offset| {
+            let mut bytes = [3u8; 512];
+            disk.write_at(offset, &mut [VolatileSlice::from(&mut bytes[..])].into_iter())
+        };
+        for gone in [512, 1024, 3584] {
+            assert_eq!(write(gone).unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{gone}");
+        }
+        assert_eq!(write(0).unwrap(), 512);
+        for gone in [(0, 1024), (2048, 512)] {
+            assert!(disk.discard(gone.0, gone.1).is_err(), "{gone:?}");
+            assert!(disk.write_zeroes(gone.0, gone.1, false).is_err(), "{gone:?}");
+        }
+        assert_eq!(image.as_file().metadata().unwrap().len(), 1000, "it became longer again");
     }
 
     /// A pipe can't be flushed, so a flush that says it was has not asked.
@@ -205,7 +263,8 @@ mod tests {
     fn a_flush_reaches_the_file() {
         let (_reader, writer) = std::io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(writer));
-        let mut pipe = FileDisk { file, size: 512, read_only: false, can_punch: false };
+        let unflushable = Image::new(file, Path::new("pipe"));
+        let mut pipe = FileDisk { image: unflushable, size: 512, read_only: false, can_punch: false };
         assert!(pipe.flush().is_err());
         assert!(FileDisk::open(image(512).path(), false).unwrap().flush().is_ok());
     }

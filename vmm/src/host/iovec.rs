@@ -45,6 +45,19 @@ pub(super) fn transfer_once<'a>(
     transfer(batch.pending())
 }
 
+/// Makes a call again for as long as a signal interrupts it.
+pub(super) fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(n) => return Ok(n),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+}
+
 /// Their number, as system calls take it: at most [`BATCH`].
 pub(super) fn count(vectors: &[libc::iovec]) -> libc::c_int {
     libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX)

@@ -13,7 +13,7 @@ use cvmm_devices::net::{HEADER_LEN, ReceiveOffloads, Tap};
 use vm_memory::VolatileSlice;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
-use super::iovec::{count, transfer_once};
+use super::iovec::{count, retry, transfer_once};
 
 /// A tap that this process is attached to, or one queue of it.
 #[derive(Debug)]
@@ -149,8 +149,7 @@ impl Tap for HostTap {
         let fd = self.0.as_raw_fd();
         transfer_once(frame, |vectors| {
             // SAFETY: the vectors are slices of pool memory, mapped for as long as they live; the kernel only reads.
-            usize::try_from(unsafe { libc::writev(fd, vectors.as_ptr(), count(vectors)) })
-                .map_err(|_| io::Error::last_os_error())
+            retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count(vectors)) })
         })
         .map(|_| ())
     }

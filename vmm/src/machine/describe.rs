@@ -8,18 +8,19 @@ use cvmm_firmware::{
     Binding, Machine, Pool, PoolId, Range, SleepRegisters, SystemDevices, Transport, VirtioDevice,
 };
 
-use crate::config::{MachineConfig, PoolConfig, TransportKind};
+use crate::config::{DeviceConfig, MachineConfig, PoolConfig, TransportKind};
 use crate::{Error, Result};
 
 /// Lays out the machine that `config` asks for.
 ///
 /// # Errors
-/// A pool has no place in memory.
+/// A pool or a device's memory has no place.
 pub fn describe(config: &MachineConfig) -> Result<Machine> {
     let memory = layout::memory(config.mem);
     let pools = pools(config, &memory)?;
     // Each transport has places of its own.
     let (mut mmio, mut pci) = (0.., 0..);
+    let mut memory_end = None;
     let virtio = config.devices.iter().map(|device| {
         let transport = match device.transport {
             TransportKind::Mmio => mmio
@@ -34,9 +35,17 @@ pub fn describe(config: &MachineConfig) -> Result<Machine> {
         let transport = transport
             .ok_or_else(|| Error::argument(&device.option, "the machine has no room for another device"))?;
         let pool = PoolId(u16::try_from(device.pool).map_err(|error| Error::vmm("pools", error))?);
-        let binding = match config.spec.profile.dma_default && !device.pool_is_named {
-            true => Binding::Default,
-            false => Binding::Reference,
+        let profile = config.spec.profile;
+        let binding = if profile.device_memory && matches!(transport, Transport::Pci { .. }) {
+            let size = config.pools[device.pool].size;
+            let bar =
+                layout::pci_memory(size, memory_end, BAR_SIZE).ok_or_else(|| no_memory(device, size))?;
+            memory_end = Some(bar.base());
+            Binding::OnDevice(bar)
+        } else if profile.dma_default && !device.pool_is_named {
+            Binding::Default
+        } else {
+            Binding::Reference
         };
         Ok(VirtioDevice { name: device.name.clone(), transport, pool, binding })
     });
@@ -65,6 +74,15 @@ pub fn describe(config: &MachineConfig) -> Result<Machine> {
         pci,
         bootargs: config.cmdline.clone(),
     })
+}
+
+fn no_memory(device: &DeviceConfig, size: u64) -> Error {
+    let size = size >> 20;
+    let reason = format!(
+        "with --spec rfc a PCI device has memory of its own, as large as its pool; {size}M more do not fit the 256M where \
+         BARs are: take a smaller pool"
+    );
+    Error::argument(&device.option, reason)
 }
 
 /// Places the pools: first those whose place the user chose.

@@ -2,6 +2,7 @@
 //! Opens what devices need on the host, before anything else happens: a wrong option is told first.
 
 use std::fs::File;
+use std::sync::Arc;
 
 use cvmm_devices::blk::Blk;
 use cvmm_devices::net::Net;
@@ -9,7 +10,7 @@ use cvmm_devices::rng::Rng;
 use cvmm_devices::virtio::DeviceType;
 
 use crate::config::{DeviceConfig, DeviceKind};
-use crate::host::disk::FileDisk;
+use crate::host::disk::{FileDisk, Image};
 use crate::host::tap::HostTap;
 use crate::{Error, Result};
 
@@ -19,7 +20,7 @@ pub struct Opened {
     /// Ready to run.
     pub device: Box<dyn DeviceType>,
     /// A disk to flush when the guest has ended.
-    pub disk: Option<File>,
+    pub disk: Option<Arc<Image>>,
 }
 
 /// Opens the host's side of `config` for a device in a pool of `pool_size` bytes.
@@ -28,9 +29,9 @@ pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
     match &config.kind {
         DeviceKind::Blk { path, read_only, serial, queues } => {
             let disk = FileDisk::open(path, *read_only).map_err(wrong)?;
-            let file = disk.file().map_err(|error| wrong(error.to_string()))?;
+            let image = Arc::clone(disk.image());
             let device = Box::new(Blk::new(Box::new(disk), serial, pool_size, *queues));
-            Ok(Opened { device, disk: (!read_only).then_some(file) })
+            Ok(Opened { device, disk: (!read_only).then_some(image) })
         }
         DeviceKind::Net { tap, mac, queues } => {
             let taps = HostTap::open(tap, *queues).map_err(wrong)?;

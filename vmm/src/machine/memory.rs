@@ -47,7 +47,8 @@ impl GuestMemory {
         let private = GuestMemoryMmap::from_ranges(&private)
             .map_err(|error| Error::Host(format!("guest memory can't be mapped: {error}")))?;
         private.iter().try_for_each(|region| keep_from_core_dumps(region.as_ptr(), region.size()))?;
-        let pools = machine.pools.iter().map(map_pool).collect::<Result<_>>()?;
+        let pools = machine.pools.iter().map(|pool| map_pool(&pool.name, pool.range));
+        let pools = pools.collect::<Result<_>>()?;
         Ok(Self { private, pools })
     }
 
@@ -57,7 +58,8 @@ impl GuestMemory {
         // Not before: the loader touches little, and need not wait for large pages to be cleared.
         self.private.iter().for_each(|region| advise_huge(region.as_ptr(), region.size()));
         let private = self.private.iter().map(|region| (region.start_addr().0, mapping(region)));
-        let pools = self.pools.iter().map(|pool| (pool.range().base(), pool.mapping()));
+        let pools = machine.pools.iter().zip(&self.pools);
+        let pools = pools.map(|(pool, mapped)| (pool.range.base(), mapped.mapping()));
         let slots = (0..)
             .zip(private.chain(pools))
             .map(|(slot, (guest_phys_addr, (userspace_addr, memory_size)))| kvm_userspace_memory_region {
@@ -84,6 +86,11 @@ impl SealedMemory {
         }
         Ok(())
     }
+
+    /// The first KVM slot that is free.
+    pub fn next_slot(&self) -> u32 {
+        self.slots.last().map_or(0, |region| region.slot + 1)
+    }
 }
 
 /// A guest that is loaded.
@@ -98,21 +105,21 @@ pub struct Loaded {
 }
 
 /// A pool is a memfd that can't shrink: truncated, it would turn accesses into SIGBUS.
-fn map_pool(pool: &cvmm_firmware::Pool) -> Result<Pool> {
+pub(super) fn map_pool(name: &str, range: Range) -> Result<Pool> {
     let failed =
-        |what: &str, error: String| Error::Host(format!("the pool's memory can't be {what}: {error}"));
-    let name = CString::new(format!("cvmm-{}", pool.name)).map_err(|e| failed("named", e.to_string()))?;
-    let fd = memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+        |what: &str, error: String| Error::Host(format!("the memory of {name} can't be {what}: {error}"));
+    let file_name = CString::new(format!("cvmm-{name}")).map_err(|e| failed("named", e.to_string()))?;
+    let fd = memfd_create(file_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
         .map_err(|e| failed("made", e.to_string()))?;
     let file = File::from(fd);
-    file.set_len(pool.range.size()).map_err(|e| failed("made", e.to_string()))?;
+    file.set_len(range.size()).map_err(|e| failed("made", e.to_string()))?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
-    let mapping = MmapRegion::from_file(FileOffset::new(file, 0), bytes(pool.range)?)
+    let mapping = MmapRegion::from_file(FileOffset::new(file, 0), bytes(range)?)
         .map_err(|e| failed("mapped", e.to_string()))?;
     keep_from_core_dumps(mapping.as_ptr(), mapping.size())?;
     advise_huge(mapping.as_ptr(), mapping.size());
-    Pool::new(&pool.name, pool.range.base(), mapping).ok_or_else(|| failed("placed", pool.range.to_string()))
+    Pool::new(name, range.base(), mapping).ok_or_else(|| failed("placed", range.to_string()))
 }
 
 /// What a guest keeps in its memory is not for whoever reads a core dump of ours.

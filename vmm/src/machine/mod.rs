@@ -2,12 +2,14 @@
 //! From a configuration to a virtual machine.
 
 mod describe;
+mod device_memory;
 mod devices;
 mod memory;
 mod slot;
 mod vm;
 
 pub use describe::describe;
+pub use device_memory::memory_name;
 pub use devices::{Opened, open};
 pub use memory::{GuestMemory, Loaded, SealedMemory};
 pub use vm::{Device, DeviceTransport, Parts, Vm, create};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What KVM does for a PCI function: notifications by ioeventfd, wherever the guest puts its BAR; messages by irqfd and
-//! routes; its interrupt pin by the I/O APIC.
+//! routes; its interrupt pin by the I/O APIC; its memory, if it has any, by a slot.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,6 +11,8 @@ use cvmm_devices::virtio::EventFds;
 use cvmm_devices::virtio::pci::notify_offset;
 use cvmm_firmware::{Interrupt, Range};
 use kvm_ioctls::{IoEventAddress, NoDatamatch, VmFd};
+
+use super::device_memory::DeviceMemory;
 
 /// A slot of the bus, and the function in it.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct KvmSlot {
     pub bars: Range,
     /// Where the BAR's notifications have ioeventfds now.
     pub window: Mutex<Option<Range>>,
+    /// The function's own memory, behind BAR 2.
+    pub memory: Option<DeviceMemory>,
 }
 
 impl KvmSlot {
@@ -59,6 +63,10 @@ impl Slot for KvmSlot {
             }
         }
         *current = Some(new);
+    }
+
+    fn map_memory(&self, window: Option<Range>) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.map(window))
     }
 
     fn route(&self, vector: u16, message: Message) {
@@ -94,6 +102,7 @@ mod tests {
             notifications: Arc::new(EventFds::new(2).unwrap()),
             bars: Range::fixed(0xc000_0000, 0x1000_0000),
             window: Mutex::new(None),
+            memory: None,
         };
         let mapped = |base| {
             slot.map(Range::new(base, 0x8000));

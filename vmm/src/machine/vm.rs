@@ -20,6 +20,8 @@ use cvmm_firmware::{Interrupt, Machine, PciHost, Range, Transport, VirtioDevice}
 use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::device_memory::{DeviceMemory, memory_name};
+use super::memory::map_pool;
 use super::slot::KvmSlot;
 use super::{Opened, SealedMemory};
 use crate::host::limits::raise_open_files;
@@ -72,6 +74,8 @@ pub struct Vm {
     pub devices: Vec<Device>,
     /// Keeps private memory mapped.
     _private: SealedMemory,
+    /// Keeps the pools mapped, those that no device has, too: KVM goes on with what was mapped there.
+    _pools: Vec<Pool>,
 }
 
 /// Opens KVM and makes an empty VM with its interrupt controllers.
@@ -131,13 +135,23 @@ impl Vm {
 
         let (mut virtio, mut workers) = (Vec::new(), Vec::new());
         let mut pci = PciBus::default();
-        let mut wires =
-            Wires { vm: &vm, routes: &routes, io_apic: &io_apic, restricted, next_gsi: machine.io_apic.pins };
+        let mut wires = Wires {
+            vm: &vm,
+            routes: &routes,
+            io_apic: &io_apic,
+            restricted,
+            next_gsi: machine.io_apic.pins,
+            next_slot: private.next_slot(),
+        };
         for (description, opened) in machine.virtio.iter().zip(devices) {
             let VirtioDevice { name, transport, pool, .. } = description;
             let wrong = |error: &dyn Display| Error::vmm(name, error);
-            let pool = pools.get(usize::from(pool.0)).ok_or_else(|| wrong(&"its pool is not mapped"))?;
-            let gate = Gate::new(pool.clone());
+            let memory = description.own_memory();
+            let pool = match memory {
+                Some(bar) => Some(map_pool(&memory_name(description), bar)?),
+                None => pools.get(usize::from(pool.0)).cloned(),
+            };
+            let gate = Gate::new(pool.ok_or_else(|| wrong(&"its pool is not mapped"))?);
             let (transport, worker) = match *transport {
                 Transport::Mmio { window, interrupt } => {
                     let (registers, worker) = wires.mmio(name, opened.device, gate, (window, interrupt))?;
@@ -146,7 +160,8 @@ impl Vm {
                 }
                 Transport::Pci { device, bar } => {
                     let host = machine.pci.as_ref().ok_or_else(|| wrong(&"there is no PCI host bridge"))?;
-                    let (registers, worker) = wires.pci(name, opened.device, gate, (host, device, bar))?;
+                    let place = PciPlace { host, number: device, bar, memory };
+                    let (registers, worker) = wires.pci(name, opened.device, gate, place)?;
                     pci.insert(device, Arc::clone(&registers) as _).map_err(|error| wrong(&error))?;
                     (DeviceTransport::Pci(registers), worker)
                 }
@@ -169,6 +184,7 @@ impl Vm {
             console_drained,
             devices: virtio,
             _private: private,
+            _pools: pools,
         };
         Ok((vm, workers))
     }
@@ -182,6 +198,19 @@ struct Wires<'a> {
     restricted: RestrictedDma,
     /// KVM lines from here on are free for vectors.
     next_gsi: u32,
+    /// KVM's memory slots from here on are free.
+    next_slot: u32,
+}
+
+/// Where a function is when the guest starts.
+struct PciPlace<'a> {
+    host: &'a PciHost,
+    /// Device number.
+    number: u8,
+    /// BAR 0.
+    bar: Range,
+    /// BAR 2, if the device has its pool there.
+    memory: Option<Range>,
 }
 
 impl Wires<'_> {
@@ -213,12 +242,21 @@ impl Wires<'_> {
         name: &str,
         device: Box<dyn DeviceType>,
         gate: Gate,
-        (host, number, bar): (&PciHost, u8, Range),
+        PciPlace { host, number, bar, memory }: PciPlace<'_>,
     ) -> Result<(Arc<PciTransport>, Worker)> {
         let wrong = |error: &dyn Display| Error::vmm(name, error);
         let count = device.max_queue_sizes().len();
         let queues = u16::try_from(count).map_err(|error| wrong(&error))?;
         let notifications = event_fds(name, count)?;
+        let device_memory = memory.map(|_| DeviceMemory {
+            name: name.into(),
+            vm: Arc::clone(self.vm),
+            slot: self.next_slot,
+            pool: gate.pool().clone(),
+            bars: host.memory,
+            mapped: Mutex::new(None),
+        });
+        self.next_slot += u32::from(memory.is_some());
         let slot: Arc<dyn Slot> = Arc::new(KvmSlot {
             name: name.into(),
             vm: Arc::clone(self.vm),
@@ -229,6 +267,7 @@ impl Wires<'_> {
             first_gsi: self.next_gsi,
             notifications: Arc::clone(&notifications),
             window: Mutex::new(None),
+            memory: device_memory,
         });
         let interrupt =
             Arc::new(PciInterrupt::new(queues, Arc::clone(&slot)).map_err(|error| wrong(&error))?);
@@ -241,9 +280,12 @@ impl Wires<'_> {
         let core =
             Core::new(name, device, gate, Arc::clone(&interrupt) as _).with_restricted_dma(self.restricted);
         let worker = Worker::new(Arc::clone(core.handle()), Arc::clone(&notifications));
-        let transport =
-            PciTransport::new(core, interrupt, notifications, slot, bar).map_err(|error| wrong(&error))?;
-        Ok((Arc::new(transport), worker))
+        let transport = PciTransport::new(core, interrupt, notifications, slot, bar);
+        let transport = match memory {
+            Some(memory) => transport.and_then(|transport| transport.with_device_memory(memory)),
+            None => transport,
+        };
+        Ok((Arc::new(transport.map_err(|error| wrong(&error))?), worker))
     }
 }
 

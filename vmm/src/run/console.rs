@@ -4,44 +4,67 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::control::ExitRequest;
 use super::images::create;
 use crate::config::ConsoleConfig;
 use crate::{Error, Result};
 
+/// Why some of the console's output was lost.
+pub(super) type Lost = Arc<OnceLock<String>>;
+
 /// Opens the console's output.
 pub(super) fn open_console(
     console: &ConsoleConfig,
     exit: &Arc<ExitRequest>,
-) -> Result<Box<dyn Write + Send>> {
+) -> Result<(Box<dyn Write + Send>, Lost)> {
+    let lost = Lost::default();
     let file = match console {
-        ConsoleConfig::Off => return Ok(Box::new(io::sink())),
+        ConsoleConfig::Off => return Ok((Box::new(io::sink()), lost)),
         ConsoleConfig::File(path) => create("--console", path)?,
         ConsoleConfig::Stdio => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             File::from(stdout.map_err(|error| Error::vmm("standard output", error))?)
         }
     };
-    Ok(Box::new(ConsoleOutput { file, exit: Arc::clone(exit) }))
+    Ok((Box::new(ConsoleOutput { file, exit: Arc::clone(exit), lost: Arc::clone(&lost) }), lost))
 }
 
-/// Console output that nobody may be reading. The vCPU waits until somebody does, but not past the end of the run.
+/// Console output that nobody may be reading. The vCPU waits until somebody does, but not past the end of the run. What
+/// can't be written is lost: the guest is not to blame, and goes on.
 struct ConsoleOutput {
     file: File,
     exit: Arc<ExitRequest>,
+    lost: Lost,
 }
 
 impl Write for ConsoleOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.file.write(bytes) {
+        let error = match self.file.write(bytes) {
+            Err(error) => error,
+            written => return written,
+        };
+        match error.kind() {
             // The signal that stops vCPUs ends the wait.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && self.exit.is_asked() => {
-                Ok(bytes.len())
+            io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock if self.exit.is_asked() => {
+                return Ok(bytes.len());
             }
-            result => result,
+            io::ErrorKind::Interrupted => return Err(error),
+            // Somebody else has made our standard output non-blocking: wait, and come again.
+            io::ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            _ => {}
         }
+        self.lost.get_or_init(|| {
+            log::error!("console: {error}; what the guest writes there is lost, and it runs on");
+            error.to_string()
+        });
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

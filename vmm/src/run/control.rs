@@ -79,6 +79,8 @@ impl Signals {
         let failed = |error: nix::Error| Error::vmm("signals", error);
         let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
         signals.thread_block().map_err(failed)?;
+        // Blocked and never looked at: a file that reaches RLIMIT_FSIZE is then an error, and not our death.
+        SigSet::from(Signal::SIGXFSZ).thread_block().map_err(failed)?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         SignalFd::with_flags(&signals, flags).map(Self).map_err(failed)
     }

@@ -19,12 +19,13 @@ use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::config::{ConsoleConfig, VmConfig};
+use crate::host::disk::Image;
 use crate::host::terminal::RawTerminal;
 use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
 use crate::report::Report;
 use crate::sandbox::{self, Sandbox, ThreadKind};
 use crate::{Error, Outcome, Result};
-use console::open_console;
+use console::{Lost, open_console};
 use control::{Control, ExitRequest, Signals};
 use images::{create, loader_error, open_images, refuse_overwriting};
 use io_thread::IoThread;
@@ -53,7 +54,7 @@ pub fn run(config: &VmConfig) -> Outcome {
     match file.map_or(Ok(()), |file| write_report(file, &report)) {
         // The way out is confined, too.
         Ok(()) => sandbox::violation().map_or(outcome, Outcome::from),
-        Err(error) => Outcome::VmmError(format!("--report: it can't be written: {error}")),
+        Err(error) => outcome.after(&format!("--report: it can't be written: {error}")),
     }
 }
 
@@ -70,9 +71,12 @@ struct Guest {
     vcpus: Vcpus,
     io: Vec<IoThread>,
     /// Disks that the guest may have written.
-    disks: Vec<File>,
+    disks: Vec<Arc<Image>>,
+    console: Lost,
     control: Control,
     sandbox: Sandbox,
+    /// What is wrong with the text of the proposal that the machine follows.
+    defects: &'static [&'static str],
     /// Restored when this goes, whichever way.
     _terminal: Option<RawTerminal>,
 }
@@ -81,6 +85,8 @@ impl Guest {
     /// Opens everything that can be wrong, loads the guest, and starts it.
     fn start(config: &VmConfig, signals: Signals) -> Result<Self> {
         let machine = machine::describe(&config.machine)?;
+        let profile = config.machine.spec.profile;
+        profile.defects.iter().for_each(|defect| log::warn!("--spec {}: {defect}", profile.name));
         let mut devices: Vec<Opened> = config
             .machine
             .devices
@@ -90,7 +96,7 @@ impl Guest {
         let disks = devices.iter_mut().filter_map(|opened| opened.disk.take()).collect();
         let images = open_images(config, &machine)?;
         let exit = Arc::new(ExitRequest::new()?);
-        let console = open_console(&config.console, &exit)?;
+        let (output, console) = open_console(&config.console, &exit)?;
         let Loaded { private, pools, entry } = GuestMemory::new(&machine)?
             .load(&machine, images)
             .map_err(|error| loader_error(config, &error))?;
@@ -99,7 +105,7 @@ impl Guest {
         let vm = Arc::new(machine::create(&kvm)?);
         private.register(&vm)?;
         let restricted = config.machine.spec.restricted;
-        let parts = Parts { devices, restricted, private, pools, console, on_event: exit.handler() };
+        let parts = Parts { devices, restricted, private, pools, console: output, on_event: exit.handler() };
         let (vm, workers) = Vm::new(vm, &machine, parts)?;
         let vcpus = create_vcpus(&kvm, &vm, config.machine.cpus, entry)?;
 
@@ -120,10 +126,23 @@ impl Guest {
                 IoThread::start((&device.name, kind), worker, Arc::clone(&exit), &sandbox)
             })
             .collect::<Result<_>>()?;
-        let mut vcpus = Vcpus::start(vcpus, Shared { vm: &vm, exit: &exit, cpuinfo }, &sandbox)?;
+        let moves_memory = machine.virtio.iter().any(|device| device.own_memory().is_some());
+        let shared = Shared { vm: &vm, exit: &exit, moves_memory, cpuinfo };
+        let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
-        Ok(Self { machine, vm, vcpus, io, disks, control, sandbox, _terminal: terminal })
+        Ok(Self {
+            machine,
+            vm,
+            vcpus,
+            io,
+            disks,
+            console,
+            control,
+            sandbox,
+            defects: profile.defects,
+            _terminal: terminal,
+        })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
@@ -131,12 +150,18 @@ impl Guest {
         let mut outcome = self.control.wait();
         self.vcpus.stop();
         self.io.into_iter().for_each(IoThread::stop);
-        if let Err(error) = self.disks.iter().try_for_each(File::sync_data) {
-            outcome = Outcome::VmmError(format!("a disk can't be flushed: {error}"));
+        for disk in &self.disks {
+            if let Err(error) = disk.flush() {
+                outcome = outcome.after(&format!("{} can't be flushed: {error}", disk.path().display()));
+            }
+        }
+        if let Some(error) = self.console.get() {
+            outcome = outcome.after(&format!("some of the console's output is lost: {error}"));
         }
         // Whatever a violation led to: this is why.
         let outcome = sandbox::violation().map_or(outcome, Outcome::from);
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
+        let report = report.with_warnings(self.defects);
         (outcome, report)
     }
 }

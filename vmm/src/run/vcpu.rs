@@ -39,6 +39,8 @@ pub struct Shared<'a> {
     pub vm: &'a Vm,
     /// Who is told of the end.
     pub exit: &'a Arc<ExitRequest>,
+    /// A device's memory follows its BAR.
+    pub moves_memory: bool,
     /// /proc/cpuinfo, opened while files can be.
     pub cpuinfo: Option<File>,
 }
@@ -46,7 +48,8 @@ pub struct Shared<'a> {
 impl Vcpus {
     /// Starts a thread for each of `vcpus`, confined. They wait for [`Vcpus::go`].
     pub fn start(vcpus: Vec<VcpuFd>, shared: Shared<'_>, sandbox: &Sandbox) -> Result<Self> {
-        let Shared { vm, exit, cpuinfo } = shared;
+        let Shared { vm, exit, moves_memory, cpuinfo } = shared;
+        let kind = ThreadKind::Vcpu { moves_memory };
         let cpuinfo = cpuinfo.map(Arc::new);
         extern "C" fn interrupt(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
         // The signal does nothing but interrupt KVM_RUN.
@@ -67,7 +70,7 @@ impl Vcpus {
                 cpuinfo: cpuinfo.clone(),
             };
             let (go, start) = mpsc::channel();
-            let thread = sandbox.spawn(&format!("vcpu{id}"), ThreadKind::Vcpu, move || {
+            let thread = sandbox.spawn(&format!("vcpu{id}"), kind, move || {
                 let _guard = PanicGuard(&exit);
                 // An error: the others could not be started.
                 if start.recv().is_ok()

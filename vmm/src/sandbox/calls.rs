@@ -3,7 +3,7 @@
 //! here: requests, flags, signals.
 
 use cvmm_devices::virtio::Kind;
-use kvm_bindings::{KVMIO, kvm_ioeventfd, kvm_irq_routing, kvm_msi, kvm_regs};
+use kvm_bindings::{KVMIO, kvm_ioeventfd, kvm_irq_routing, kvm_msi, kvm_regs, kvm_userspace_memory_region};
 use libc::c_long;
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 
@@ -12,6 +12,7 @@ use super::ThreadKind;
 // Linux, Documentation/virt/kvm/api.rst.
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
+ioctl_iow_nr!(KVM_SET_USER_MEMORY_REGION, KVMIO, 0x46, kvm_userspace_memory_region);
 ioctl_iow_nr!(KVM_SET_GSI_ROUTING, KVMIO, 0x6a, kvm_irq_routing);
 ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
 ioctl_iow_nr!(KVM_SIGNAL_MSI, KVMIO, 0xa5, kvm_msi);
@@ -65,7 +66,7 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
         }
         // What a driver writes to a register happens here: interrupt routes, the place of a PCI function's
         // notifications, reset and start of a tap.
-        ThreadKind::Vcpu => {
+        ThreadKind::Vcpu { moves_memory } => {
             ioctls.extend([
                 KVM_RUN(),
                 KVM_GET_REGS(),
@@ -74,14 +75,25 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                 KVM_SIGNAL_MSI(),
             ]);
             ioctls.extend([libc::TUNSETOFFLOAD, libc::TUNSETQUEUE]);
+            ioctls.extend(moves_memory.then(KVM_SET_USER_MEMORY_REGION));
+            // A console that takes nothing now, and says so.
+            #[cfg(target_arch = "x86_64")]
+            calls.push((libc::SYS_poll, When::Always));
+            calls.push((libc::SYS_ppoll, When::Always));
         }
         ThreadKind::Device(device) => {
             // The interrupt pin of a PCI function.
             ioctls.push(KVM_SIGNAL_MSI());
             match device {
                 Kind::Blk => calls.extend(
-                    [libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fdatasync, libc::SYS_fallocate]
-                        .map(|call| (call, When::Always)),
+                    [
+                        libc::SYS_preadv,
+                        libc::SYS_pwritev,
+                        libc::SYS_fdatasync,
+                        libc::SYS_fallocate,
+                        libc::SYS_lseek,
+                    ]
+                    .map(|call| (call, When::Always)),
                 ),
                 // writev is common.
                 Kind::Net => ioctls.push(libc::TUNSETQUEUE),
@@ -153,3 +165,25 @@ fn common() -> Vec<Allowed> {
 /// Stacks of recent glibc have guard pages of this kind (Linux 6.13, include/uapi/asm-generic/mman-common.h).
 const MADV_GUARD_INSTALL: libc::c_int = 102;
 const MADV_GUARD_REMOVE: libc::c_int = 103;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With it a thread gives the guest any memory of this process.
+    #[test]
+    fn memory_slots_change_only_where_a_device_s_memory_moves() {
+        let allows = |kind| {
+            let calls = allowed(kind);
+            let Some((_, When::OneOf { argument: 1, values })) =
+                calls.iter().rev().find(|(call, _)| *call == libc::SYS_ioctl)
+            else {
+                panic!("requests are listed")
+            };
+            values.contains(&KVM_SET_USER_MEMORY_REGION())
+        };
+        assert!(allows(ThreadKind::Vcpu { moves_memory: true }));
+        let others = [ThreadKind::Main, ThreadKind::Vcpu { moves_memory: false }];
+        assert!(!others.into_iter().chain([ThreadKind::Device(Kind::Blk)]).any(allows));
+    }
+}

@@ -30,7 +30,10 @@ pub enum ThreadKind {
     /// Signals, console input, and the end of the run.
     Main,
     /// Runs a vCPU.
-    Vcpu,
+    Vcpu {
+        /// A device's memory follows its BAR, which the guest moves.
+        moves_memory: bool,
+    },
     /// Serves a device of this kind.
     Device(Kind),
 }
@@ -86,7 +89,8 @@ impl Sandbox {
             }
         };
         let thread = thread::Builder::new().name(name.into()).stack_size(STACK).spawn(start);
-        let thread = thread.map_err(|error| Error::vmm(name, error))?;
+        let thread =
+            thread.map_err(|error| Error::Host(format!("the thread of {name} can't be started: {error}")))?;
         is_confined.recv().map_err(|error| Error::vmm(name, error))??;
         Ok(thread)
     }
@@ -105,9 +109,10 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [ThreadKind; 5] = [
+    const KINDS: [ThreadKind; 6] = [
         ThreadKind::Main,
-        ThreadKind::Vcpu,
+        ThreadKind::Vcpu { moves_memory: false },
+        ThreadKind::Vcpu { moves_memory: true },
         ThreadKind::Device(Kind::Blk),
         ThreadKind::Device(Kind::Net),
         ThreadKind::Device(Kind::Rng),

@@ -44,7 +44,7 @@ impl fmt::Display for Violation {
         f.write_str("sandbox: ")?;
         match self.thread {
             Some(ThreadKind::Main) => f.write_str("the main thread")?,
-            Some(ThreadKind::Vcpu) => f.write_str("a vCPU thread")?,
+            Some(ThreadKind::Vcpu { .. }) => f.write_str("a vCPU thread")?,
             Some(ThreadKind::Device(kind)) => write!(f, "the thread of a device ({kind:?})")?,
             None => f.write_str("a thread")?,
         }

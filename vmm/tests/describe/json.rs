@@ -35,7 +35,9 @@ fn version_1() {
                 {"base": 3_204_448_256_u64, "size": 16_777_216},
                 {"base": 4_294_967_296_u64, "size": 2_147_483_648_u64},
             ],
-            "pools": [{"name": "pool", "base": 3_137_339_392_u64, "size": 67_108_864}],
+            "pools": [
+                {"name": "pool", "base": 3_137_339_392_u64, "size": 67_108_864, "dma_default": false},
+            ],
         })
     );
     assert_eq!(value["uart"], json!({"base": 0xd100_0000_u64, "size": 8, "gsi": 4}));
@@ -61,19 +63,19 @@ fn version_1() {
         value["devices"],
         json!([
             {
-                "name": "blk0", "kind": "blk", "transport": "pci", "pool": "pool", "gsi": 61,
+                "name": "blk0", "kind": "blk", "transport": "pci", "pool": "pool", "names_pool": true, "gsi": 61,
                 "window": {"base": 0xc000_8000_u64, "size": 0x8000}, "pci_address": "0000:00:01.0", "pci_device": 1,
             },
             {
-                "name": "blk1", "kind": "blk", "transport": "mmio", "pool": "pool", "gsi": 5,
+                "name": "blk1", "kind": "blk", "transport": "mmio", "pool": "pool", "names_pool": true, "gsi": 5,
                 "window": {"base": 0xd000_0000_u64, "size": 4096},
             },
             {
-                "name": "net0", "kind": "net", "transport": "pci", "pool": "pool", "gsi": 62,
+                "name": "net0", "kind": "net", "transport": "pci", "pool": "pool", "names_pool": true, "gsi": 62,
                 "window": {"base": 0xc001_0000_u64, "size": 0x8000}, "pci_address": "0000:00:02.0", "pci_device": 2,
             },
             {
-                "name": "rng0", "kind": "rng", "transport": "mmio", "pool": "pool", "gsi": 6,
+                "name": "rng0", "kind": "rng", "transport": "mmio", "pool": "pool", "names_pool": true, "gsi": 6,
                 "window": {"base": 0xd000_1000_u64, "size": 4096},
             },
         ])

@@ -3,6 +3,7 @@
 
 mod dtb;
 mod json;
+mod rfc;
 mod svg;
 mod tools;
 

@@ -7,7 +7,7 @@ use cvmm_firmware::Range;
 use crate::pci::{ConfigSpace, ENTRY_SIZE, Identity};
 use crate::virtio::Kind;
 
-/// Bytes of the one BAR.
+/// Bytes of BAR 0, which has the registers.
 pub const BAR_SIZE: u64 = 0x8000;
 
 /// The structures in the BAR; each has its page or more, so that a host could map them one by one.
@@ -27,6 +27,9 @@ pub const MSIX_PENDING: Range = Range::fixed(0x6000, 0x1000);
 
 /// Distance of the notification addresses of two queues (virtio 1.3, 4.1.4.4).
 pub const NOTIFY_OFF_MULTIPLIER: u32 = 4;
+
+/// The BAR of a device's own memory, if it has any.
+const MEMORY_BAR: u8 = 2;
 
 /// Most queues that a device can have: a vector for each must fit the table.
 pub const MAX_QUEUES: u16 = 511;
@@ -49,6 +52,8 @@ mod cfg_type {
     pub const ISR: u8 = 3;
     pub const DEVICE: u8 = 4;
     pub const PCI: u8 = 5;
+    /// VIRTIO_PCI_CAP_SWIOTLB of the RFC of April 2025, 3/3: not in the standard.
+    pub const SWIOTLB: u8 = 10;
 }
 
 /// Where in configuration space what a driver writes is.
@@ -95,6 +100,13 @@ pub fn config_space(
     Some((space, Offsets { msix_control: msix + 2, access }))
 }
 
+/// Adds the device's own memory, which is all that it can reach: BAR 2 at `memory`, and a capability that says so, a plain
+/// `struct virtio_pci_cap` (RFC of April 2025, 3/3).
+pub fn add_device_memory(space: &mut ConfigSpace, memory: Range) -> Option<()> {
+    space.set_memory(memory);
+    add(space, cfg_type::SWIOTLB, 0, memory.size(), &[]).map(|_| ())
+}
+
 /// Class code, by which Linux' `lspci` and firmware sort devices; drivers go by the device ID.
 fn class(kind: Kind) -> [u8; 3] {
     match kind {
@@ -124,8 +136,9 @@ fn add_msix(space: &mut ConfigSpace, queues: u16) -> Option<usize> {
 fn add(space: &mut ConfigSpace, cfg_type: u8, offset: u64, length: u64, more: &[u8]) -> Option<usize> {
     const LEN: usize = 16;
     let len = u8::try_from(LEN + more.len()).ok()?;
+    let bar = if cfg_type == cfg_type::SWIOTLB { MEMORY_BAR } else { 0 };
     // Length, type, BAR, ID, padding.
-    let mut body = vec![len, cfg_type, 0, 0, 0, 0];
+    let mut body = vec![len, cfg_type, bar, 0, 0, 0];
     body.extend(u32::try_from(offset).ok()?.to_le_bytes());
     body.extend(u32::try_from(length).ok()?.to_le_bytes());
     body.extend(more);

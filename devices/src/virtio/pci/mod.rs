@@ -15,7 +15,7 @@ use super::status::bit;
 use super::{Core, EventFds};
 use crate::bus::BusDevice;
 use crate::pci::{ConfigSpace, Function, Slot, command};
-use crate::pool::Refusal;
+use crate::pool::{Pool, Refusal};
 use common::Common;
 use layout::{COMMON, DEVICE, ISR, MSIX_PENDING, MSIX_TABLE, NOTIFY, NOTIFY_OFF_MULTIPLIER, Offsets};
 
@@ -43,9 +43,11 @@ struct Registers {
     offsets: Offsets,
     /// It may use memory.
     bus_master: bool,
+    /// Where BAR 2 is: what the slot was told last.
+    memory: Option<Range>,
 }
 
-/// A device with more queues than vectors fit the BAR, or whose capabilities don't fit.
+/// A device with more queues than vectors fit the BAR, whose capabilities don't fit, or whose memory does not fit BAR 2.
 #[derive(Debug, thiserror::Error)]
 #[error("the device does not fit virtio-pci's layout")]
 pub struct DoesNotFit;
@@ -69,7 +71,8 @@ impl PciTransport {
             layout::config_space(core.kind(), queues, core.config_len(), core.named_pool().is_some(), bar)
                 .ok_or(DoesNotFit)?;
         core.handle().allow_dma(false);
-        let registers = Registers { core, common: Common::default(), space, offsets, bus_master: false };
+        let registers =
+            Registers { core, common: Common::default(), space, offsets, bus_master: false, memory: None };
         Ok(Self {
             registers: Mutex::new(registers),
             interrupt,
@@ -77,6 +80,19 @@ impl PciTransport {
             slot,
             window: Mutex::new(None),
         })
+    }
+
+    /// The same with the device's pool on the device, as the RFC of April 2025 has it: BAR 2 at `bar`, as large as the pool,
+    /// and a capability that says so. The pool is where the guest puts the BAR; at first it is nowhere.
+    pub fn with_device_memory(mut self, bar: Range) -> Result<Self, DoesNotFit> {
+        let registers = self.registers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let pool = registers.core.pool();
+        if pool.size() != bar.size() {
+            return Err(DoesNotFit);
+        }
+        pool.move_to(None);
+        layout::add_device_memory(&mut registers.space, bar).ok_or(DoesNotFit)?;
+        Ok(self)
     }
 
     /// Looks at the core: for the report.
@@ -147,11 +163,23 @@ impl PciTransport {
         }
         let result = self.interrupt.configure(command, control);
         record(registers, result);
+        let memory = registers.space.memory();
+        if std::mem::replace(&mut registers.memory, memory) != memory {
+            self.move_memory(registers.core.pool(), memory);
+        }
         let window = registers.space.window();
         // Not held while the slot, which may take long, is told: the registers' lock keeps that in order.
         let before = std::mem::replace(&mut *self.lock_window(), window);
         if before != window {
             self.slot.map(window);
+        }
+    }
+
+    /// The pool goes where the guest put BAR 2, if CPUs reach it there: an address means the same to them and to the device.
+    fn move_memory(&self, pool: &Pool, window: Option<Range>) {
+        pool.move_to(None);
+        if self.slot.map_memory(window) {
+            pool.move_to(window.map(|window| window.base()));
         }
     }
 }

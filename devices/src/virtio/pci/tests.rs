@@ -6,6 +6,7 @@ mod access;
 mod arbitrary;
 mod bus;
 mod common;
+mod device_memory;
 mod intx;
 mod msix;
 

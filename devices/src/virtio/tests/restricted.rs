@@ -13,7 +13,7 @@ over_each_transport! {
     the_registers_name_the_pool,
 }
 
-const BIT: u8 = 49;
+const BIT: u8 = 45;
 
 fn says(required: bool) -> RestrictedDma {
     RestrictedDma { feature_bit: Some(BIT), required, names_pool: false }

@@ -84,6 +84,10 @@ pub fn device_pool(fdt: &Fdt, machine: &Machine) {
             }
         };
         assert_eq!(found.len(), 1, "nodes of {}", device.name);
+        if device.own_memory().is_some() {
+            assert!(!names_pool(found[0]), "{} has memory of its own, and names a pool", device.name);
+            continue;
+        }
         if device.binding == Binding::Default {
             assert!(!names_pool(found[0]), "{} names its pool", device.name);
             assert!(machine.pool(device.pool).dma_default);

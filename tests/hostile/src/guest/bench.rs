@@ -7,8 +7,8 @@ use super::Hardware;
 use super::device::{Device, PATIENCE};
 use super::machine::Machine;
 use crate::table::case::Setup;
-use crate::table::subject::Table;
-use crate::table::{DATA, DISK_PATTERN, Places, QUEUE_SIZE, Request, WRITTEN};
+use crate::table::subject::{Descriptor, Table};
+use crate::table::{DATA, DISK_PATTERN, Kind, PROBE, Places, QUEUE_SIZE, Request, SENT, WRITTEN};
 
 /// What went wrong.
 pub(super) type Result = core::result::Result<(), &'static str>;
@@ -19,6 +19,9 @@ const CANARY_START: u64 = 8 << 20;
 const CANARY: u64 = 0xc5e7_a6b3_0000_0000;
 const POOL_WORDS: usize = (2 << 20) / 8;
 const WORK: u64 = 0x8000;
+/// Bytes before a frame (virtio 1.3, 5.1.6), and of the frame that answers ours.
+const HEADER: u64 = 12;
+const ANSWER: u64 = 42;
 
 /// A copy of the pool as it was before a request.
 static SNAPSHOT: [AtomicU64; POOL_WORDS] = [const { AtomicU64::new(0) }; POOL_WORDS];
@@ -27,25 +30,30 @@ static SNAPSHOT: [AtomicU64; POOL_WORDS] = [const { AtomicU64::new(0) }; POOL_WO
 #[derive(Debug)]
 pub(super) struct Bench {
     hardware: Hardware,
+    /// The pool of the devices that are attacked.
     pool: (u64, u64),
     memory_end: u64,
-    /// The device that nobody attacks, and how many requests it got.
+    /// The device that nobody attacks, in a pool of its own before theirs, and how many requests it got.
     witness: Device,
     witnessed: u16,
 }
 
 impl Bench {
     /// Fills private memory with the canary and starts the witness.
-    pub(super) fn new(machine: &Machine, witness: Device) -> core::result::Result<Self, &'static str> {
-        let (pool, hardware) = (machine.pool, machine.hardware);
-        if pool.1 - pool.0 != 2 << 20 {
-            return Err("the pool must have 2M");
+    pub(super) fn new(machine: &Machine) -> core::result::Result<Self, &'static str> {
+        let hardware = machine.hardware;
+        let witness = machine.devices().filter(|device| device.id == 4 && !device.is_pci()).last();
+        let witness = witness.ok_or("there is no witness")?.of_kind(Kind::Rng);
+        let mut pools = machine.devices().map(|device| device.pool).filter(|pool| *pool != witness.pool);
+        let pool = pools.next().ok_or("there is no other pool than the witness's")?;
+        if pool.1 - pool.0 != 2 << 20 || witness.pool.1 != pool.0 || pools.any(|other| other != pool) {
+            return Err("the pool must have 2M and follow the witness's");
         }
         let bench = Self { hardware, pool, memory_end: machine.memory_end, witness, witnessed: 0 };
         for address in bench.private().into_iter().flat_map(words) {
             hardware.write(address, CANARY | address);
         }
-        let honest = Setup::honest(&bench.places(&witness).witness(), Request::Random, false);
+        let honest = Setup::honest(&bench.places(&witness), Request::Random, false);
         if !(witness.reset() && witness.negotiate(false) && witness.enable_queue(&honest)) {
             return Err("the witness does not start");
         }
@@ -53,8 +61,21 @@ impl Bench {
         Ok(bench)
     }
 
+    /// The devices to attack, as ones of this type.
+    pub(super) fn victims<'a>(
+        &self,
+        machine: &'a Machine,
+        kind: Kind,
+        pci: bool,
+    ) -> impl Iterator<Item = Device> + use<'a> {
+        let (id, pool) = (kind.id_and_queue().0, self.pool);
+        let chosen = move |device: &Device| device.id == id && device.is_pci() == pci && device.pool == pool;
+        machine.devices().filter(chosen).map(move |device| device.of_kind(kind))
+    }
+
     pub(super) fn places(&self, device: &Device) -> Places {
-        Places { pool: self.pool.0, pool_end: self.pool.1, registers: device.registers }
+        let ((pool, pool_end), other) = (device.pool, self.witness.pool.0);
+        Places { pool, pool_end, other, registers: device.registers }
     }
 
     /// A request that must be served, by a device that was just reset.
@@ -74,14 +95,15 @@ impl Bench {
         let written: u32 = self.hardware.read(setup.used + 8);
         let expected = match request {
             Request::Read => 513,
-            Request::Write => 1,
+            Request::Write | Request::Command => 1,
             Request::Random => 512,
             Request::Send => 0,
+            Request::Receive => HEADER + ANSWER,
         };
-        if written != expected {
+        if u64::from(written) != expected {
             return Err("the used element has another length");
         }
-        if matches!(request, Request::Read | Request::Write) && self.hardware.read::<u8>(status) != 0 {
+        if request.has_status() && self.hardware.read::<u8>(status) != 0 {
             return Err("the status is not OK");
         }
         let byte = |at: u64| self.hardware.read::<u8>(data + at);
@@ -90,6 +112,10 @@ impl Bench {
                 Err("the data is not the disk's")
             }
             Request::Random if (0..DATA).all(|at| byte(at) == 0) => Err("no random data"),
+            Request::Receive if PROBE[6..12].iter().zip(0..).any(|(ours, at)| byte(at) != *ours) => {
+                Err("the frame is not for us")
+            }
+            Request::Receive if (ANSWER..DATA).any(|at| byte(at) != 0) => Err("there is more than the frame"),
             _ => Ok(()),
         }
     }
@@ -125,9 +151,14 @@ impl Bench {
 
     /// The other device serves one more request.
     pub(super) fn witness(&mut self) -> Result {
-        let places = self.places(&self.witness).witness();
+        if !self.witness.answers() {
+            return Err("another device's registers are not there");
+        }
+        let places = self.places(&self.witness);
         let setup = Setup::honest(&places, Request::Random, false);
-        self.write_table(setup.descriptors, &setup.queue_table);
+        for (at, byte) in setup.queue_table[0].bytes().into_iter().enumerate() {
+            self.hardware.write(setup.descriptors + at as u64, byte);
+        }
         self.hardware.write(places.data(), 0u64);
         let slot = u64::from(self.witnessed % QUEUE_SIZE);
         self.hardware.write(setup.available + 4 + 2 * slot, 0u16);
@@ -155,15 +186,23 @@ impl Bench {
         }
         self.prepare(device, setup);
         let enabled = device.enable_queue(setup);
+        let asking = self.places(device).asking();
+        let sender = device.by_queue(Kind::Net.id_and_queue().1);
+        let asks = setup.request == Request::Receive && enabled;
+        if asks && !sender.enable_queue(&Setup::honest(&asking, Request::Send, false)) {
+            return Err("the sending queue was not enabled");
+        }
         device.start();
         device.notify();
+        if asks {
+            sender.notify();
+        }
         Ok(enabled)
     }
 
     /// Writes the pool: rings, tables, buffers, and nothing else.
     pub(super) fn prepare(&self, device: &Device, setup: &Setup) {
-        let witness = self.places(&self.witness).witness().descriptors();
-        for address in words(self.pool).filter(|at| !(witness..witness + WORK).contains(at)) {
+        for address in words(self.pool) {
             self.hardware.write(address, 0u64);
         }
         let table = setup.indirect.map_or(setup.queue_table, |(_, table)| table);
@@ -179,6 +218,17 @@ impl Bench {
                 self.put(data, &[WRITTEN; 512]);
             }
         }
+        match setup.request {
+            Request::Send => (0..DATA).for_each(|at| self.put(table[1].address.wrapping_add(at), &[SENT])),
+            Request::Command => {
+                // VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET (virtio 1.3, 5.1.6.5.6), to one pair
+                self.put(table[0].address, &[4, 0]);
+                self.put(table[1].address, &1u16.to_le_bytes());
+                self.put(table[2].address, &[0xff]);
+            }
+            Request::Receive => self.ask(&places.asking()),
+            Request::Read | Request::Write | Request::Random => {}
+        }
         if let Some((address, table)) = &setup.indirect {
             self.write_table(*address, table);
         }
@@ -190,6 +240,16 @@ impl Bench {
         self.remember_pool();
     }
 
+    /// Puts a frame on the sending queue that the host's kernel answers.
+    fn ask(&self, places: &Places) {
+        let honest = Setup::honest(places, Request::Send, false);
+        let mut table = honest.queue_table;
+        table[1].length = 42;
+        self.write_table(honest.descriptors, &table);
+        self.put(places.data(), &PROBE);
+        self.put(honest.available + 2, &1u16.to_le_bytes());
+    }
+
     /// Copies the pool, for [`Self::pool_is_unchanged`].
     pub(super) fn remember_pool(&self) {
         for (address, copy) in words(self.pool).zip(&SNAPSHOT) {
@@ -198,20 +258,23 @@ impl Bench {
         fence(Ordering::SeqCst);
     }
 
-    /// Whether the pool is as it was, but for the flags and events of the used ring, which are the device's.
+    /// Whether the pool is as it was, but for the flags and events of the used rings, which are the device's.
     pub(super) fn pool_is_unchanged(&self, places: &Places) -> Result {
-        let witness = places.witness().descriptors();
+        let rings = [places.used(), places.asking().used()];
         for (address, copy) in words(self.pool).zip(&SNAPSHOT) {
-            let ours = (places.used()..places.used() + 72).contains(&address)
-                || (witness..witness + WORK).contains(&address);
+            let ours = rings.iter().any(|ring| (*ring..ring + 72).contains(&address));
             if !ours && self.hardware.read::<u64>(address) != copy.load(Ordering::Relaxed) {
                 return Err("the pool was written");
             }
         }
-        Ok(())
+        let witness = self.places(&self.witness).descriptors();
+        let mut others = words(self.witness.pool).filter(|at| !(witness..witness + WORK).contains(at));
+        let same = others.all(|address| self.hardware.read::<u64>(address) == 0);
+        if same { Ok(()) } else { Err("another device's pool was written") }
     }
 
-    fn wait(&self, used: u64, index: u16) -> Result {
+    /// Waits until the used ring has this index.
+    pub(super) fn wait(&self, used: u64, index: u16) -> Result {
         for _ in 0..PATIENCE {
             if self.hardware.read::<u16>(used + 2) == index {
                 fence(Ordering::SeqCst);
@@ -225,14 +288,9 @@ impl Bench {
 
     fn write_table(&self, address: u64, table: &Table) {
         for (offset, entry) in (0..).step_by(16).zip(table) {
-            let at = address.wrapping_add(offset);
-            if *entry == Default::default() {
-                continue;
+            if *entry != Descriptor::default() {
+                self.put(address.wrapping_add(offset), &entry.bytes());
             }
-            self.put(at, &entry.address.to_le_bytes());
-            self.put(at.wrapping_add(8), &entry.length.to_le_bytes());
-            self.put(at.wrapping_add(12), &entry.flags.to_le_bytes());
-            self.put(at.wrapping_add(14), &entry.next.to_le_bytes());
         }
     }
 
@@ -247,7 +305,7 @@ impl Bench {
     }
 
     fn private(&self) -> [(u64, u64); 2] {
-        [(CANARY_START, self.pool.0), (self.pool.1, self.memory_end)]
+        [(CANARY_START, self.witness.pool.0), (self.pool.1, self.memory_end)]
     }
 }
 
@@ -263,7 +321,7 @@ fn words((start, end): (u64, u64)) -> impl Iterator<Item = u64> {
 fn data_and_status(table: &Table, request: Request, places: &Places) -> [u64; 2] {
     match request {
         Request::Random => [table[0].address, places.status()],
-        Request::Send => [table[1].address, places.status()],
-        Request::Read | Request::Write => [table[1].address, table[2].address],
+        Request::Send | Request::Receive => [table[1].address, places.status()],
+        Request::Read | Request::Write | Request::Command => [table[1].address, table[2].address],
     }
 }

@@ -45,6 +45,7 @@ mod common {
     pub(super) const STATUS: u64 = 0x14;
     pub(super) const QUEUE_SELECT: u64 = 0x16;
     pub(super) const QUEUE_SIZE: u64 = 0x18;
+    pub(super) const QUEUE_MSIX_VECTOR: u64 = 0x1a;
     pub(super) const QUEUE_ENABLE: u64 = 0x1c;
     pub(super) const QUEUE_NOTIFY_OFF: u64 = 0x1e;
     pub(super) const AREAS: [u64; 3] = [0x20, 0x28, 0x30];
@@ -57,8 +58,10 @@ pub(super) struct Pci {
     pub(super) notify: u64,
     pub(super) multiplier: u32,
     pub(super) isr: u64,
-    /// MSI-X table.
+    /// MSI-X table, pending bits, and number of vectors.
     pub(super) table: u64,
+    pub(super) pending: u64,
+    pub(super) vectors: u64,
     /// Offset of the MSI-X capability.
     pub(super) msix: u32,
     /// Its address in configuration space.
@@ -73,19 +76,38 @@ pub struct Device {
     pub registers: u64,
     /// virtio 1.3, 5.
     pub id: u32,
+    /// First byte of its pool, and the one after its last.
+    pub pool: (u64, u64),
     /// The queue that is used.
     queue: u16,
+    /// What the driver accepts beside the features that all need.
+    features: u64,
     pci: Option<Pci>,
 }
 
 impl Device {
-    pub(super) fn mmio(hardware: Hardware, registers: u64) -> Self {
+    pub(super) fn mmio(hardware: Hardware, registers: u64, pool: (u64, u64)) -> Self {
         let id = hardware.read(registers + mmio::DEVICE_ID);
-        Self { hardware, registers, id, queue: queue(id), pci: None }
+        Self { hardware, registers, id, pool, queue: 0, features: 0, pci: None }
     }
 
-    pub(super) fn pci(hardware: Hardware, registers: u64, id: u32, pci: Pci) -> Self {
-        Self { hardware, registers, id, queue: queue(id), pci: Some(pci) }
+    pub(super) fn pci(hardware: Hardware, registers: u64, id: u32, pool: (u64, u64), pci: Pci) -> Self {
+        Self { hardware, registers, id, pool, queue: 0, features: 0, pci: Some(pci) }
+    }
+
+    /// Whether this device's registers are where they were: on mmio, what tells which device it is.
+    pub(super) fn answers(&self) -> bool {
+        self.is_pci() || self.hardware.read::<u32>(self.registers + mmio::DEVICE_ID) == self.id
+    }
+
+    /// The same device, to be used as one of this type.
+    pub(super) fn of_kind(&self, kind: Kind) -> Self {
+        Self { queue: kind.id_and_queue().1, features: kind.features(), ..*self }
+    }
+
+    /// The same device by another of its queues.
+    pub(super) fn by_queue(&self, queue: u16) -> Self {
+        Self { queue, ..*self }
     }
 
     /// Whether it is on PCI.
@@ -116,7 +138,7 @@ impl Device {
     /// A driver's first steps (virtio 1.3, 3.1.1), up to FEATURES_OK, which the device may refuse.
     pub(super) fn negotiate(&self, indirect: bool) -> bool {
         let extra = if indirect { INDIRECT_DESC | EVENT_IDX } else { 0 };
-        self.accept(VERSION_1 | ACCESS_PLATFORM | extra)
+        self.accept(VERSION_1 | ACCESS_PLATFORM | self.features | extra)
     }
 
     /// The same with any features.
@@ -142,8 +164,13 @@ impl Device {
 
     /// Says where the queue is and enables it. `false` if the device did not.
     pub(super) fn enable_queue(&self, setup: &Setup) -> bool {
-        let hardware = self.hardware;
         self.place_queue(setup);
+        self.enable()
+    }
+
+    /// Enables the queue where it is. `false` if the device did not.
+    pub(super) fn enable(&self) -> bool {
+        let hardware = self.hardware;
         if let Some(pci) = self.pci {
             hardware.write(pci.common + common::QUEUE_ENABLE, 1u16);
             return hardware.read::<u16>(pci.common + common::QUEUE_ENABLE) == 1;
@@ -155,22 +182,39 @@ impl Device {
     /// Writes the registers that say where the queue is, each address in halves.
     pub(super) fn place_queue(&self, setup: &Setup) {
         let hardware = self.hardware;
-        let (base, offsets) = match self.pci {
+        match self.pci {
             Some(pci) => {
                 hardware.write(pci.common + common::QUEUE_SELECT, self.queue);
                 hardware.write(pci.common + common::QUEUE_SIZE, QUEUE_SIZE);
-                (pci.common, common::AREAS)
             }
             None => {
                 hardware.write(self.registers + mmio::QUEUE_SELECT, u32::from(self.queue));
                 hardware.write(self.registers + mmio::QUEUE_SIZE, u32::from(QUEUE_SIZE));
-                (self.registers, mmio::AREAS)
             }
+        }
+        for (area, address) in [setup.descriptors, setup.available, setup.used].into_iter().enumerate() {
+            for high in [false, true] {
+                self.place_half(area, address, high);
+            }
+        }
+    }
+
+    /// Writes one half of the address of the descriptor table (0), the available ring (1) or the used ring (2).
+    pub(super) fn place_half(&self, area: usize, address: u64, high: bool) {
+        let register = match self.pci {
+            Some(pci) => pci.common + common::AREAS[area],
+            None => self.registers + mmio::AREAS[area],
         };
-        for (offset, area) in offsets.into_iter().zip([setup.descriptors, setup.available, setup.used]) {
-            let [a, b, c, d, e, f, g, h] = area.to_le_bytes();
-            hardware.write(base + offset, u32::from_le_bytes([a, b, c, d]));
-            hardware.write(base + offset + 4, u32::from_le_bytes([e, f, g, h]));
+        let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
+        let half = if high { [e, f, g, h] } else { [a, b, c, d] };
+        self.hardware.write(register + if high { 4 } else { 0 }, u32::from_le_bytes(half));
+    }
+
+    /// Gives the queue the MSI-X vector 0.
+    pub(super) fn use_vector_0(&self) {
+        if let Some(pci) = self.pci {
+            self.hardware.write(pci.common + common::QUEUE_SELECT, self.queue);
+            self.hardware.write(pci.common + common::QUEUE_MSIX_VECTOR, 0u16);
         }
     }
 
@@ -214,10 +258,4 @@ impl Device {
         let set = self.status() & NEEDS_RESET != 0;
         Err(if set { "no configuration interrupt" } else { "no NEEDS_RESET" })
     }
-}
-
-/// The queue of a device type that is used here.
-fn queue(id: u32) -> u16 {
-    let kinds = [Kind::Blk, Kind::Rng, Kind::Net];
-    kinds.iter().map(|kind| kind.id_and_queue()).find(|(other, _)| *other == id).map_or(0, |(_, queue)| queue)
 }

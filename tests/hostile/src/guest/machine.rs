@@ -20,8 +20,6 @@ pub struct Machine {
     pub uart: u64,
     /// The register that powers off, and the value that does it.
     pub power_off: (u64, u32),
-    /// First byte of the pool, and the one after its last.
-    pub pool: (u64, u64),
     /// The end of RAM.
     pub memory_end: u64,
     command_line: &'static str,
@@ -47,24 +45,30 @@ impl Machine {
         let fdt = Fdt::new(hardware.bytes(data + 16, length)).ok()?;
         let root = fdt.root();
         let chosen = fdt.find_node("/chosen")?;
-        let (pool, pool_size) = reg(&fdt.find_node("/reserved-memory")?.children().next()?)?;
+        let reserved = fdt.find_node("/reserved-memory")?;
+        // First byte, and the one after the last, of the pool that a device names.
+        let pool = |device: &FdtNode<'static>| {
+            let phandle = cell(device, "memory-region")?;
+            let (base, size) =
+                reg(&reserved.children().find(|pool| cell(pool, "phandle") == Some(phandle))?)?;
+            Some((base, base + size))
+        };
         let (memory, memory_size) = find(&root, "memory").and_then(|node| reg(&node))?;
         let mut machine = Self {
             hardware,
             uart: reg(&find(&root, "serial")?)?.0,
             power_off: (reg(&find(&root, "syscon")?)?.0, cell(&find(&root, "poweroff")?, "value")?),
-            pool: (pool, pool + pool_size),
             memory_end: memory + memory_size,
             command_line: chosen.property("bootargs")?.value_as::<&str>().ok()?,
             devices: [const { None }; MAX_DEVICES],
         };
         let mut devices = machine.devices.iter_mut();
         for node in root.children().filter(|node| node.name_without_address() == "virtio") {
-            *devices.next()? = Some(Device::mmio(hardware, reg(&node)?.0));
+            *devices.next()? = Some(Device::mmio(hardware, reg(&node)?.0, pool(&node)?));
         }
         if let Some(host) = find(&root, "pci") {
             for node in host.children() {
-                *devices.next()? = Some(pci::device(hardware, cell(&node, "reg")?)?);
+                *devices.next()? = Some(pci::device(hardware, cell(&node, "reg")?, pool(&node))?);
             }
         }
         Some(machine)

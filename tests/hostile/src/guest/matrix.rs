@@ -20,14 +20,10 @@ pub(super) fn run(
     kind: Kind,
     indirect: bool,
 ) -> core::result::Result<u32, &'static str> {
-    let is = |device: &Device, kind: Kind| device.id == kind.id_and_queue().0;
-    let witness = machine.devices().filter(|d| is(d, Kind::Rng) && !d.is_pci()).last();
-    let witness = witness.ok_or("there is no witness")?;
-    let mut bench = Bench::new(machine, witness)?;
+    let mut bench = Bench::new(machine)?;
     let (mut done, mut failed) = (0, 0);
     for pci in [false, true] {
-        let chosen = |d: &Device| is(d, kind) && d.is_pci() == pci && d.registers != witness.registers;
-        let mut devices = machine.devices().filter(chosen);
+        let mut devices = bench.victims(machine, kind, pci);
         let mut device = None;
         for (number, case) in cases(kind, indirect).enumerate() {
             if number % CASES_PER_DEVICE == 0 {

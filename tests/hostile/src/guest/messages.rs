@@ -9,14 +9,12 @@ use super::machine::Machine;
 use super::pci;
 use super::uart::Uart;
 use crate::table::case::Setup;
-use crate::table::{MESSAGES, Message, Request};
+use crate::table::{Kind, MESSAGES, Message, Request};
 
 /// Puts the first rng on PCI through all of them. Returns how many there were.
 pub(super) fn run(machine: &Machine, uart: &mut Uart) -> core::result::Result<u32, &'static str> {
-    let rng = || machine.devices().filter(|device| device.id == 4);
-    let witness = rng().find(|device| !device.is_pci()).ok_or("there is no witness")?;
-    let device = rng().find(Device::is_pci).ok_or("there is no device on PCI")?;
-    let mut bench = Bench::new(machine, witness)?;
+    let mut bench = Bench::new(machine)?;
+    let device = bench.victims(machine, Kind::Rng, true).next().ok_or("there is no device on PCI")?;
     let mut done = 0;
     for message in MESSAGES {
         let _ = match attempt(machine, &mut bench, &device, message) {

@@ -10,13 +10,25 @@ mod hardware;
 mod machine;
 mod matrix;
 mod messages;
+mod orders;
 mod pci;
+mod rfc;
 mod uart;
+
+use crate::table::Kind;
 
 pub use behaviour::BEHAVIOURS;
 pub use hardware::Hardware;
 pub use machine::Machine;
+pub use rfc::RFC_CASES;
 pub use uart::Uart;
+
+/// `blk,plain`, `blk,indirect` and so on.
+fn cases_of(scenario: &str) -> Option<(Kind, bool)> {
+    let (name, features) = scenario.split_once(',')?;
+    let (_, kind) = Kind::ALL.into_iter().find(|(other, _)| *other == name)?;
+    Some((kind, features == "indirect"))
+}
 
 /// Runs the scenario that the command line names, tells of it on the console, and powers off.
 pub fn run(hardware: Hardware, zero_page: u64) -> ! {
@@ -24,15 +36,15 @@ pub fn run(hardware: Hardware, zero_page: u64) -> ! {
     let Some(machine) = Machine::find(hardware, zero_page) else { hardware.crash() };
     let mut uart = Uart::new(hardware, machine.uart);
     let done = match machine.scenario("matrix") {
-        Some("blk,plain") => matrix::run(&machine, &mut uart, crate::table::Kind::Blk, false),
-        Some("blk,indirect") => matrix::run(&machine, &mut uart, crate::table::Kind::Blk, true),
-        Some("rng,plain") => matrix::run(&machine, &mut uart, crate::table::Kind::Rng, false),
-        Some("rng,indirect") => matrix::run(&machine, &mut uart, crate::table::Kind::Rng, true),
-        Some("net,plain") => matrix::run(&machine, &mut uart, crate::table::Kind::Net, false),
-        Some("net,indirect") => matrix::run(&machine, &mut uart, crate::table::Kind::Net, true),
         Some("behaviour") => behaviour::run(&machine, &mut uart),
         Some("messages") => messages::run(&machine, &mut uart),
-        _ => Err("no such scenario"),
+        Some("rfc") => rfc::run(&machine, &mut uart),
+        Some("orders") => orders::run(&machine, &mut uart),
+        Some(scenario) => match cases_of(scenario) {
+            Some((kind, indirect)) => matrix::run(&machine, &mut uart, kind, indirect),
+            None => Err("no such scenario"),
+        },
+        None => Err("no scenario"),
     };
     let _ = match done {
         Ok(cases) => writeln!(uart, "done: {cases} cases"),

@@ -12,6 +12,7 @@ const ENABLE: u32 = 1 << 31;
 const ID: u32 = 0x00;
 const COMMAND: u32 = 0x04;
 const BAR0: u32 = 0x10;
+const BAR2: u32 = 0x18;
 const CAPABILITIES: u32 = 0x34;
 /// Memory and bus mastering.
 const MEMORY_AND_MASTER: u32 = 6;
@@ -31,8 +32,8 @@ fn write(hardware: Hardware, function: u32, offset: u32, value: u32) {
     hardware.port_write(DATA, value);
 }
 
-/// Switches a function on and finds its structures. cvmm has set its BAR.
-pub(super) fn device(hardware: Hardware, function: u32) -> Option<Device> {
+/// Switches a function on and finds its structures. cvmm has set its BARs. Its pool is `pool`, or its own memory.
+pub(super) fn device(hardware: Hardware, function: u32, mut pool: Option<(u64, u64)>) -> Option<Device> {
     let function = function & 0xff_ff00;
     let id = (read(hardware, function, ID) >> 16).checked_sub(0x1040)?;
     write(hardware, function, COMMAND, MEMORY_AND_MASTER);
@@ -48,22 +49,44 @@ pub(super) fn device(hardware: Hardware, function: u32) -> Option<Device> {
                 1 => pci.common = place,
                 2 => (pci.notify, pci.multiplier) = (place, read(hardware, function, at + 16)),
                 3 => pci.isr = place,
+                // VIRTIO_PCI_CAP_SWIOTLB (RFC of April 2025, 3/3), in BAR 2.
+                10 => {
+                    let memory = u64::from(read(hardware, function, BAR2) & !0xf)
+                        | u64::from(read(hardware, function, BAR2 + 4)) << 32;
+                    pool = Some((memory, memory + u64::from(read(hardware, function, at + 12))));
+                }
                 _ => {}
             }
         }
         if head & 0xff == MSIX {
-            // The table is in BAR 0, which is its low bits.
-            (pci.msix, pci.table) = (at, bar + u64::from(read(hardware, function, at + 4)));
+            // Both are in BAR 0, which is their low bits; the table's size is one less than it says.
+            (pci.msix, pci.vectors) = (at, u64::from(head >> 16 & 0x7ff) + 1);
+            pci.table = bar + u64::from(read(hardware, function, at + 4));
+            pci.pending = bar + u64::from(read(hardware, function, at + 8));
         }
         at = head >> 8 & 0xff;
     }
-    Some(Device::pci(hardware, bar, id, pci))
+    Some(Device::pci(hardware, bar, id, pool?, pci))
 }
 
 /// Switches MSI-X on or off.
 pub(super) fn enable_msix(hardware: Hardware, pci: &Pci, on: bool) {
     let control = read(hardware, pci.function, pci.msix) & !MSIX_ENABLE;
     write(hardware, pci.function, pci.msix, control | if on { MSIX_ENABLE } else { 0 });
+}
+
+/// Points BAR 2 at `address`, with decoding off until it is there.
+pub(super) fn move_memory(hardware: Hardware, pci: &Pci, address: u64) {
+    let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
+    write(hardware, pci.function, COMMAND, 0);
+    write(hardware, pci.function, BAR2, u32::from_le_bytes([a, b, c, d]));
+    write(hardware, pci.function, BAR2 + 4, u32::from_le_bytes([e, f, g, h]));
+    write(hardware, pci.function, COMMAND, MEMORY_AND_MASTER);
+}
+
+/// Writes the command register.
+pub(super) fn set_command(hardware: Hardware, pci: &Pci, command: u32) {
+    write(hardware, pci.function, COMMAND, command);
 }
 
 /// Points BAR 0 at `address`, while memory decoding is off and then on again, as a driver does, or with it on.

@@ -77,10 +77,12 @@ impl Malformed {
     }
 }
 
-const ALL: &[Kind] = &[Kind::Blk, Kind::Rng, Kind::Net];
+const ALL: &[Kind] = &[Kind::Blk, Kind::Rng, Kind::Net, Kind::Receive, Kind::Control];
 const BLK: &[Kind] = &[Kind::Blk];
 const RNG: &[Kind] = &[Kind::Rng];
 const NET: &[Kind] = &[Kind::Net];
+const RECEIVE: &[Kind] = &[Kind::Receive];
+const CONTROL: &[Kind] = &[Kind::Control];
 
 const TOO_LONG: &str = "the chain loops or is longer than the queue";
 const NO_DESCRIPTOR: &str = "no such descriptor in its table";
@@ -91,6 +93,8 @@ const NOT_A_REQUEST: &str = "wrong direction, or too short for the request";
 const LENGTH: &str = "virtio 1.3, 2.7.5.3.1: no chain is longer than the Queue Size";
 const REQUEST: &str = "virtio 1.3, 5.2.6: header readable, then data, status writable and last";
 const FRAME: &str = "virtio 1.3, 5.1.6.2: header and frame are device-readable, the header has 12 bytes";
+const BUFFER: &str = "virtio 1.3, 5.1.6.3.1: a buffer is device-writable, and has room for the header";
+const COMMAND: &str = "virtio 1.3, 5.1.6.5: class and command are device-readable, ack is device-writable";
 const NO_NEST: &str = "virtio 1.3, 2.7.5.3.1: no INDIRECT within an indirect table, wherever it points";
 const INDEX: &str = "virtio 1.3, 2.7.13: idx counts entries, of which there are Queue Size";
 
@@ -188,9 +192,12 @@ pub const MALFORMED: &[Malformed] = &[
         "virtio 1.3, 2.7.5.3.1: not both INDIRECT and NEXT",
         |_, setup| setup.queue_table[0].flags |= NEXT,
     ),
+    // What it points at would complete an honest request.
     row("nested-in-pool", BLK, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
+        let [_, data, status, ..] = *setup.buffers();
+        (setup.buffers()[4], setup.buffers()[5]) = (Descriptor { next: 1, ..data }, status);
         setup.buffers()[1] =
-            Descriptor { address: places.table() + 256, length: 16, flags: INDIRECT, next: 0 };
+            Descriptor { address: places.table() + 4 * DESCRIPTOR, length: 32, flags: INDIRECT, next: 0 };
     }),
     row("nested-in-private", BLK, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
         setup.buffers()[1] = Descriptor { address: places.private(), length: 16, flags: INDIRECT, next: 0 };
@@ -251,5 +258,28 @@ pub const MALFORMED: &[Malformed] = &[
     }),
     row("less-than-a-header", NET, With::Both, (At::Queue(0), NOT_A_REQUEST), FRAME, |_, setup| {
         (setup.buffers()[0].flags, setup.buffers()[0].length) = (0, 11);
+    }),
+    row("loop-back", RECEIVE, With::Both, (At::Buffers(0), TOO_LONG), LENGTH, |_, setup| {
+        setup.buffers()[1].flags |= NEXT;
+    }),
+    row("readable-header", RECEIVE, With::Both, (At::Queue(0), NOT_A_REQUEST), BUFFER, |_, setup| {
+        setup.buffers()[0].flags &= !WRITE;
+    }),
+    row("less-than-a-header", RECEIVE, With::Both, (At::Queue(0), NOT_A_REQUEST), BUFFER, |_, setup| {
+        (setup.buffers()[0].flags, setup.buffers()[0].length) = (WRITE, 11);
+    }),
+    row("no-ack", CONTROL, With::Both, (At::Queue(0), NOT_A_REQUEST), COMMAND, |_, setup| {
+        setup.buffers()[2].flags &= !WRITE;
+    }),
+    row("ack-of-no-bytes", CONTROL, With::Both, (At::Queue(0), NOT_A_REQUEST), COMMAND, |_, setup| {
+        setup.buffers()[2].length = 0;
+    }),
+    row("less-than-a-command", CONTROL, With::Both, (At::Queue(0), NOT_A_REQUEST), COMMAND, |_, setup| {
+        (setup.buffers()[0].length, setup.buffers()[1].length) = (1, 0);
+    }),
+    row("loop-of-all", CONTROL, With::Both, (At::Buffers(2), TOO_LONG), LENGTH, |_, setup| {
+        // The ninth descriptor, after the queue's eight: 0, 1, 2, 2, ...
+        let last = &mut setup.buffers()[2];
+        (last.flags, last.next) = (WRITE | NEXT, 2);
     }),
 ];

@@ -25,6 +25,21 @@ pub const CASES_PER_DEVICE: usize = 16;
 pub const DISK_PATTERN: u8 = 0x5d;
 /// Each byte that is written there.
 pub const WRITTEN: u8 = 0x11;
+/// Each byte of a frame that is sent, but for one that asks.
+pub const SENT: u8 = 0x33;
+/// The IPv4 address that answers ARP, on the host's side of each network.
+pub const ANSWERS: [u8; 4] = [192, 168, 90, 1];
+/// The frame that asks for another: an ARP probe of it (RFC 5227, 1.1), which Linux answers whoever asks.
+pub const PROBE: [u8; 42] = {
+    let [a, b, c, d] = ANSWERS;
+    [
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, // to all
+        2, 0, 0, 0, 0, 1, 0x08, 0x06, // from us: ARP
+        0, 1, 8, 0, 6, 4, 0, 1, // Ethernet, IPv4, a request
+        2, 0, 0, 0, 0, 1, 0, 0, 0, 0, // from us, who have no IPv4 address
+        0, 0, 0, 0, 0, 0, a, b, c, d, // for
+    ]
+};
 /// Bytes of a request's data.
 pub const DATA: u64 = 512;
 
@@ -35,6 +50,8 @@ pub struct Places {
     pub pool: u64,
     /// The byte after its last.
     pub pool_end: u64,
+    /// First byte of the pool of another device, which ends where this one begins.
+    pub other: u64,
     /// The device's own registers.
     pub registers: u64,
 }
@@ -84,8 +101,8 @@ impl Places {
         self.work() + 0x6000
     }
 
-    /// Rings and a buffer of the device that nobody attacks.
-    pub fn witness(&self) -> Self {
-        Self { pool: self.pool + 0x10_0000, ..*self }
+    /// Rings and a frame on the queue by which a frame is asked for.
+    pub fn asking(&self) -> Self {
+        Self { pool: self.pool + 0x8_0000, ..*self }
     }
 }

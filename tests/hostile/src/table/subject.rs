@@ -10,8 +10,12 @@ pub enum Kind {
     Blk,
     /// virtio 1.3, 5.4.
     Rng,
-    /// virtio 1.3, 5.1: the sending queue.
+    /// virtio 1.3, 5.1: transmitq1.
     Net,
+    /// virtio 1.3, 5.1: receiveq1. Its buffers are looked at when a frame arrives.
+    Receive,
+    /// virtio 1.3, 5.1: controlq, of a device with two pairs of queues.
+    Control,
 }
 
 impl Kind {
@@ -21,6 +25,8 @@ impl Kind {
             Kind::Blk => Request::Read,
             Kind::Rng => Request::Random,
             Kind::Net => Request::Send,
+            Kind::Receive => Request::Receive,
+            Kind::Control => Request::Command,
         }
     }
 
@@ -30,8 +36,29 @@ impl Kind {
             Kind::Blk => (2, 0),
             Kind::Rng => (4, 0),
             Kind::Net => (1, 1),
+            Kind::Receive => (1, 0),
+            // It follows the last pair (virtio 1.3, 5.1.2).
+            Kind::Control => (1, 4),
         }
     }
+
+    /// What the driver accepts beside the features that all need.
+    pub const fn features(self) -> u64 {
+        match self {
+            // VIRTIO_NET_F_CTRL_VQ and VIRTIO_NET_F_MQ.
+            Kind::Control => 1 << 17 | 1 << 22,
+            _ => 0,
+        }
+    }
+
+    /// All of them, and what scenarios call them.
+    pub const ALL: [(&str, Self); 5] = [
+        ("blk", Kind::Blk),
+        ("rng", Kind::Rng),
+        ("net", Kind::Net),
+        ("receive", Kind::Receive),
+        ("control", Kind::Control),
+    ];
 }
 
 /// What an honest driver asks for in a case.
@@ -45,6 +72,10 @@ pub enum Request {
     Random,
     /// net: header and frame that the device reads.
     Send,
+    /// net: header and frame that the device writes.
+    Receive,
+    /// net: class and command, their data, ack.
+    Command,
 }
 
 /// Which part of a queue, or of a request.
@@ -142,6 +173,19 @@ pub const SUBJECTS: &[Subject] = &[
     table(Request::Send),
     buffer("header", Request::Send, 0, "readable-buffer", 12, "virtio 1.3, 5.1.6"),
     buffer("frame", Request::Send, 1, "readable-buffer", DATA, "virtio 1.3, 5.1.6.2"),
+    area(Kind::Receive, Part::Descriptors),
+    area(Kind::Receive, Part::Available),
+    area(Kind::Receive, Part::Used),
+    table(Request::Receive),
+    buffer("header", Request::Receive, 0, "writable-buffer", 12, "virtio 1.3, 5.1.6.3.1"),
+    buffer("frame", Request::Receive, 1, "writable-buffer", DATA, "virtio 1.3, 5.1.6.3"),
+    area(Kind::Control, Part::Descriptors),
+    area(Kind::Control, Part::Available),
+    area(Kind::Control, Part::Used),
+    table(Request::Command),
+    buffer("command", Request::Command, 0, "readable-buffer", 2, "virtio 1.3, 5.1.6.5"),
+    buffer("command-data", Request::Command, 1, "readable-buffer", 2, "virtio 1.3, 5.1.6.5"),
+    buffer("ack", Request::Command, 2, "writable-buffer", 1, "virtio 1.3, 5.1.6.5"),
 ];
 
 /// A descriptor as the driver writes it (virtio 1.3, 2.7.5).
@@ -155,6 +199,16 @@ pub struct Descriptor {
     pub flags: u16,
     /// Index of the next one.
     pub next: u16,
+}
+
+impl Descriptor {
+    /// As it is in memory.
+    pub fn bytes(&self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.address.to_le_bytes();
+        let ([i, j, k, l], [m, n], [o, p]) =
+            (self.length.to_le_bytes(), self.flags.to_le_bytes(), self.next.to_le_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
 }
 
 /// virtio 1.3, 2.7.5.
@@ -173,15 +227,22 @@ impl Request {
             Request::Read | Request::Write => Kind::Blk,
             Request::Random => Kind::Rng,
             Request::Send => Kind::Net,
+            Request::Receive => Kind::Receive,
+            Request::Command => Kind::Control,
         }
+    }
+
+    /// Whether its last buffer is a byte that says how it went: 0 is well.
+    pub const fn has_status(self) -> bool {
+        matches!(self, Request::Read | Request::Write | Request::Command)
     }
 
     /// Number of buffers of an honest request.
     pub const fn buffers(self) -> u16 {
         match self {
             Request::Random => 1,
-            Request::Send => 2,
-            Request::Read | Request::Write => 3,
+            Request::Send | Request::Receive => 2,
+            Request::Read | Request::Write | Request::Command => 3,
         }
     }
 
@@ -191,18 +252,27 @@ impl Request {
         let mut chain = Table::default();
         let data = (places.data(), 512);
         let direction = if self == Request::Write { 0 } else { WRITE };
-        if self == Request::Random {
-            chain[0] = to(data.0, data.1, WRITE, 0);
-            return chain;
+        match self {
+            Request::Random => chain[0] = to(data.0, data.1, WRITE, 0),
+            Request::Send => {
+                chain[0] = to(places.header(), 12, NEXT, 1);
+                chain[1] = to(data.0, data.1, 0, 0);
+            }
+            Request::Receive => {
+                chain[0] = to(places.header(), 12, WRITE | NEXT, 1);
+                chain[1] = to(data.0, data.1, WRITE, 0);
+            }
+            Request::Command => {
+                chain[0] = to(places.header(), 2, NEXT, 1);
+                chain[1] = to(data.0, 2, NEXT, 2);
+                chain[2] = to(places.status(), 1, WRITE, 0);
+            }
+            Request::Read | Request::Write => {
+                chain[0] = to(places.header(), 16, NEXT, 1);
+                chain[1] = to(data.0, data.1, direction | NEXT, 2);
+                chain[2] = to(places.status(), 1, WRITE, 0);
+            }
         }
-        if self == Request::Send {
-            chain[0] = to(places.header(), 12, NEXT, 1);
-            chain[1] = to(data.0, data.1, 0, 0);
-            return chain;
-        }
-        chain[0] = to(places.header(), 16, NEXT, 1);
-        chain[1] = to(data.0, data.1, direction | NEXT, 2);
-        chain[2] = to(places.status(), 1, WRITE, 0);
         chain
     }
 }

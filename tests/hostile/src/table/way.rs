@@ -88,6 +88,8 @@ pub const WAYS: &[Way] = &[
         (down(at.pool_end - s.length, s) + s.alignment, s.length)
     }),
     way("first-byte-behind", For::All, OUTSIDE, |at, s| (at.pool_end, s.length)),
+    way("in-other-pool", For::All, OUTSIDE, |at, s| (at.other + 0x1_0000, s.length)),
+    way("both-pools", For::Pointed, START, |at, _| (at.other, at.pool_end - at.other)),
     way("in-private", For::All, OUTSIDE, |at, s| (at.private(), s.length)),
     way("in-own-registers", For::All, OUTSIDE, |at, s| (at.registers, s.length)),
     way("in-uart", For::All, OUTSIDE, |_, s| (UART, s.length)),

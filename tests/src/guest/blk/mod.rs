@@ -9,6 +9,7 @@
 mod disk;
 mod files;
 mod raw;
+mod reach;
 mod read_only;
 
 use std::convert::Infallible;
@@ -46,6 +47,13 @@ pub(super) fn run(options: &Options, report: &Report) {
             scope.spawn(move || one(&Disk::new(name), mode, options, report));
         }
     });
+}
+
+/// `cvmm.reach=mmio,pci`: what comes of a disk on each.
+pub(super) fn run_reach(options: &Options, report: &Report) {
+    for transport in options.list("reach") {
+        report.check(&format!("reach-{transport}"), || reach::reach(transport, seed(options)));
+    }
 }
 
 fn one(disk: &Disk, mode: &str, options: &Options, report: &Report) {

@@ -7,7 +7,7 @@ mod canvas;
 mod column;
 mod style;
 
-use cvmm_firmware::{Machine, PoolId};
+use cvmm_firmware::{Machine, PoolId, VirtioDevice};
 
 use super::map::{self, Block, Class};
 use super::table_area;
@@ -35,9 +35,10 @@ pub(super) fn svg(config: &MachineConfig, machine: &Machine) -> Result<Vec<u8>> 
 
 fn draw(config: &MachineConfig, machine: &Machine, column: &Column) -> std::io::Result<Vec<u8>> {
     let mut canvas = Canvas::new(WIDTH, column.bottom() + MARGIN, "Guest-physical memory map")?;
-    canvas.style(&style::style(machine.pools.len()))?;
+    let pools = map::reachable(machine).len();
+    canvas.style(&style::style(pools))?;
     canvas.rect("paper", Rect { x: 0.0, y: 0.0, width: WIDTH, height: column.bottom() + MARGIN })?;
-    for (id, _) in (0..).zip(&machine.pools) {
+    for id in (0..).take(pools) {
         canvas.arrow_head(id)?;
     }
     heading(&mut canvas, config, machine)?;
@@ -46,19 +47,21 @@ fn draw(config: &MachineConfig, machine: &Machine, column: &Column) -> std::io::
     for row in &column.rows {
         block(&mut canvas, row)?;
     }
-    arrows(&mut canvas, column, machine.pools.len())?;
+    arrows(&mut canvas, column, pools)?;
     canvas.finish()
 }
 
 fn heading(canvas: &mut Canvas, config: &MachineConfig, machine: &Machine) -> std::io::Result<()> {
     let pools: u64 = machine.pools.iter().map(|pool| pool.range.size()).sum();
+    let own: u64 = machine.virtio.iter().filter_map(VirtioDevice::own_memory).map(|own| own.size()).sum();
+    let own = if own > 0 { format!(", and {} of their own", map::size(own)) } else { String::new() };
     let form = match config.firmware {
         FirmwareKind::Dt => "a device tree",
         FirmwareKind::Acpi => "ACPI tables",
     };
     let cpus = machine.cpus.len();
     let subtitle = format!(
-        "{} of RAM, of which devices reach {}; {cpus} CPU{}; {} virtio device{}; described by {form}",
+        "{} of RAM, of which devices reach {}{own}; {cpus} CPU{}; {} virtio device{}; described by {form}",
         map::size(config.mem),
         map::size(pools),
         plural(cpus),

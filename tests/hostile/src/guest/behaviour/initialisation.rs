@@ -57,6 +57,53 @@ pub(super) const ROWS: &[Row] = &[
         clause: "virtio 1.3, 4.1.4.3.2 and 4.2.2.2: no change while the queue is enabled",
         run: |stage| moved(stage, true),
     },
+    Row {
+        name: "queue-set-up-after-driver-ok",
+        clause: "virtio 1.3, 3.1.1: queues are set up in step 7, before DRIVER_OK",
+        run: |stage| {
+            let (device, honest) = (stage.device, stage.honest());
+            ensure(device.reset() && device.negotiate(false), "the device does not start")?;
+            stage.bench.prepare(&device, &honest);
+            device.start();
+            ensure(!device.enable_queue(&honest), "a queue was enabled")?;
+            device.notify();
+            stage.bench.witness()?;
+            stage.bench.pool_is_unchanged(&stage.places())
+        },
+    },
+    Row {
+        name: "queue-enabled-between-halves",
+        clause: "virtio 1.3, 4.1.3.1 and 4.2.2: addresses are written in halves; 4.1.4.3.2: before the queue is enabled",
+        run: |stage| {
+            let (device, honest) = (stage.device, stage.honest());
+            let areas = [honest.descriptors, honest.available, honest.used];
+            for (area, address) in areas.into_iter().enumerate() {
+                // The halves are those of one address in the pool, and of another at 2^40 and more.
+                let far = address | 1 << 40;
+                ensure(device.reset() && device.negotiate(false), "the device does not start")?;
+                stage.bench.prepare(&device, &honest);
+                device.place_queue(&honest);
+                device.place_half(area, far, false);
+                ensure(device.enable(), "a queue in the pool was not enabled")?;
+                device.place_half(area, far, true);
+                device.start();
+                device.notify();
+                stage.bench.finish(&device, &honest)?;
+                // The other half first: where the queue is then is outside.
+                ensure(device.reset() && device.negotiate(false), "the device does not start")?;
+                stage.bench.prepare(&device, &honest);
+                device.place_queue(&honest);
+                device.place_half(area, far, true);
+                ensure(!device.enable(), "a queue outside the pool was enabled")?;
+                device.place_half(area, address, true);
+                device.start();
+                device.notify();
+                device.wait_for_refusal()?;
+                stage.bench.pool_is_unchanged(&stage.places())?;
+            }
+            Ok(())
+        },
+    },
 ];
 
 fn refused(stage: &mut Stage<'_>, features: &[u64]) -> Result {

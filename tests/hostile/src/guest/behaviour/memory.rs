@@ -3,8 +3,8 @@
 
 use super::{Result, Row, Stage, ensure};
 use crate::guest::device::NEEDS_RESET;
-use crate::table::Request;
 use crate::table::case::Setup;
+use crate::table::{QUEUE_SIZE, Request};
 
 /// How often each is tried: it depends on time what is met.
 const ROUNDS: u32 = 50;
@@ -49,6 +49,24 @@ pub(super) const ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "used-ring-overwritten",
+        clause: "virtio 1.3, 2.7.8: the used ring is written by the device only, which knows where it is in it",
+        run: |stage| {
+            let (device, hardware, honest) = (stage.device, stage.machine.hardware, stage.honest());
+            stage.bench.serve(&device, &honest, false)?;
+            for round in 2..20u16 {
+                (honest.used..honest.used + 70).step_by(2).for_each(|at| hardware.write(at, 0x7fffu16));
+                hardware.write(honest.available + 2, round);
+                device.notify();
+                stage.bench.wait(honest.used, round)?;
+                let slot = honest.used + 4 + 8 * u64::from((round - 1) % QUEUE_SIZE);
+                ensure(hardware.read::<u32>(slot) == 0, "the used element is not in its place")?;
+                ensure(hardware.read::<u32>(slot + 4) == 513, "the used element has another length")?;
+            }
+            Ok(())
+        },
+    },
+    Row {
         name: "reset-in-the-middle",
         clause: "virtio 1.3, 2.4.1: after a reset the device neither writes memory nor completes requests",
         run: |stage| {
@@ -72,7 +90,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "notifications-of-a-dead-queue",
         clause: "virtio 1.3, 2.1.2 and 2.4: a device that needs a reset, or was reset, serves nothing",
         run: |stage| {
-            let (device, mut wrong) = (stage.device, stage.honest());
+            let (device, hardware, mut wrong) = (stage.device, stage.machine.hardware, stage.honest());
             ensure(device.reset(), "not reset")?;
             for _ in 0..10 {
                 (0..100).for_each(|_| device.notify());
@@ -81,11 +99,14 @@ pub(super) const ROWS: &[Row] = &[
             wrong.head = 65535;
             stage.bench.submit(&device, &wrong, false)?;
             device.wait_for_refusal()?;
+            // It is a request now. Too late.
+            (0..u64::from(QUEUE_SIZE)).for_each(|slot| hardware.write(wrong.available + 4 + 2 * slot, 0u16));
             for _ in 0..10 {
                 (0..100).for_each(|_| device.notify());
                 stage.bench.witness()?;
             }
-            ensure(device.status() & NEEDS_RESET != 0, "NEEDS_RESET went by itself")
+            ensure(device.status() & NEEDS_RESET != 0, "NEEDS_RESET went by itself")?;
+            ensure(hardware.read::<u16>(wrong.used + 2) == 0, "a device that needs a reset served a request")
         },
     },
 ];

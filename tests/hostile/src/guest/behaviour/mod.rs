@@ -4,6 +4,7 @@
 
 mod initialisation;
 mod memory;
+mod msix;
 mod registers;
 
 use core::fmt::Write;
@@ -13,7 +14,7 @@ use super::device::Device;
 use super::machine::Machine;
 use super::uart::Uart;
 use crate::table::case::Setup;
-use crate::table::{Places, Request};
+use crate::table::{Kind, Places, Request};
 
 /// What a row works with.
 struct Stage<'a> {
@@ -32,18 +33,18 @@ struct Row {
 }
 
 /// All of them.
-const ROWS: [&[Row]; 3] = [initialisation::ROWS, memory::ROWS, registers::ROWS];
+const ROWS: [&[Row]; 4] = [initialisation::ROWS, memory::ROWS, msix::ROWS, registers::ROWS];
 
 /// How many there are.
-pub const BEHAVIOURS: usize = initialisation::ROWS.len() + memory::ROWS.len() + registers::ROWS.len();
+pub const BEHAVIOURS: usize =
+    initialisation::ROWS.len() + memory::ROWS.len() + msix::ROWS.len() + registers::ROWS.len();
 
 /// Puts the first disk on either transport through all rows. Returns how many there were.
 pub(super) fn run(machine: &Machine, uart: &mut Uart) -> core::result::Result<u32, &'static str> {
-    let witness = machine.devices().filter(|d| d.id == 4 && !d.is_pci()).last();
-    let mut bench = Bench::new(machine, witness.ok_or("there is no witness")?)?;
+    let mut bench = Bench::new(machine)?;
     let mut done = 0;
     for pci in [false, true] {
-        let device = machine.devices().find(|d| d.id == 2 && d.is_pci() == pci).ok_or("there is no disk")?;
+        let device = bench.victims(machine, Kind::Blk, pci).next().ok_or("there is no disk")?;
         for row in ROWS.into_iter().flatten() {
             let mut stage = Stage { machine, bench: &mut bench, device };
             let _ = match (row.run)(&mut stage).and_then(|()| stage.recovers()) {

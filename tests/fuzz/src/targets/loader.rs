@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Kernel images, initrds, command lines and device trees: what is loaded is whole and apart, nothing else in private
+//! memory is touched, and what can't be loaded is an error.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use arbitrary::{Arbitrary, Unstructured};
+use clap::Parser;
+use cvmm::cli::{Cli, Command};
+use cvmm::config::VmConfig;
+use cvmm_arch::native::boot::{self, Firmware, Images};
+use cvmm_arch::native::layout;
+use cvmm_firmware::{Machine, acpi_tables};
+use linux_loader::loader::bootparam::setup_header;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::{Whence, lseek};
+use vm_memory::{ByteValued, Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+
+const MIB: u64 = 1 << 20;
+/// What the loader may write below the kernel: from the GDT to the end of setup_data, and where a BIOS is.
+const BOOT: [Range<u64>; 2] = [0x500..0x9_0000, 0xe_0000..0x10_0000];
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    kernel: Kernel,
+    /// Length of the initrd.
+    initrd: Option<Initrd>,
+    /// Length of the command line.
+    cmdline: Option<u16>,
+    /// Length of the device tree; without one, ACPI tables.
+    device_tree: Option<u16>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Initrd {
+    Small(u16),
+    Mib(u8),
+}
+
+#[derive(Arbitrary, Debug)]
+enum Kernel {
+    BzImage(BzImage),
+    Elf(Elf),
+    Any(Vec<u8>),
+}
+
+#[derive(Arbitrary, Debug)]
+struct BzImage {
+    version: Choice<u16>,
+    xloadflags: Choice<u16>,
+    loadflags: Choice<u8>,
+    setup_sects: u8,
+    /// In paragraphs, more or less than there are.
+    syssize: Choice<i8>,
+    pref_address: Choice<u64>,
+    pref_mib: u8,
+    init_size: Choice<u32>,
+    cmdline_size: Choice<u32>,
+    initrd_addr_max: Choice<u32>,
+    /// Bytes of the kernel proper.
+    len: u16,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Elf {
+    entry: Choice<u64>,
+    phoff: Choice<u64>,
+    phentsize: Choice<u16>,
+    phnum: Choice<u16>,
+    segments: Vec<Segment>,
+    /// Bytes after the headers.
+    len: u16,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Segment {
+    kind: Choice<u32>,
+    offset: Choice<u64>,
+    address: Choice<u64>,
+    /// 64 KiB units, if the address is as it should be.
+    place: u16,
+    filesz: Choice<u64>,
+    memsz: Choice<u64>,
+}
+
+/// What it should be, or anything.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Choice<T> {
+    Good,
+    Fine,
+    Usual,
+    Any(T),
+}
+
+impl<T> Choice<T> {
+    fn or(self, good: T) -> T {
+        match self {
+            Self::Any(value) => value,
+            _ => good,
+        }
+    }
+}
+
+/// A file, and where its parts go in memory: address, offset in the file, bytes in the file, bytes in memory.
+struct Image {
+    bytes: Vec<u8>,
+    parts: Vec<(u64, u64, u64, u64)>,
+}
+
+impl BzImage {
+    fn image(&self) -> Image {
+        let good_size =
+            u32::from(self.len).next_multiple_of(0x1000) + u32::from(self.setup_sects >> 3) * 0x10_0000;
+        let mut header = setup_header {
+            setup_sects: self.setup_sects % 8,
+            boot_flag: 0xaa55,
+            header: 0x5372_6448,
+            version: self.version.or(0x20f),
+            xloadflags: self.xloadflags.or(1),
+            loadflags: self.loadflags.or(1),
+            code32_start: 0x10_0000,
+            pref_address: self.pref_address.or(MIB + u64::from(self.pref_mib % 40) * MIB),
+            init_size: self.init_size.or(good_size),
+            cmdline_size: self.cmdline_size.or(2047),
+            initrd_addr_max: self.initrd_addr_max.or(0x7fff_ffff),
+            kernel_alignment: 0x20_0000,
+            ..Default::default()
+        };
+        let paragraphs = i64::from(self.len / 16) + i64::from(self.syssize.or(0));
+        header.syssize = u32::try_from(paragraphs).unwrap_or(0);
+        let sectors = if header.setup_sects == 0 { 4 } else { u64::from(header.setup_sects) };
+        let start = (sectors + 1) * 512;
+        let mut bytes = vec![0; crate::memory::usize_of(start)];
+        bytes[0x1f1..0x1f1 + header.as_slice().len()].copy_from_slice(header.as_slice());
+        bytes.extend(pattern(self.len.into(), 3));
+        let len = u64::from(self.len);
+        let in_memory = len.max(header.init_size.into());
+        Image { bytes, parts: vec![(header.pref_address, start, len, in_memory)] }
+    }
+}
+
+impl Elf {
+    fn image(&self) -> Image {
+        let segments = &self.segments[..self.segments.len().min(4)];
+        let count = u16::try_from(segments.len()).expect("few");
+        let data = 64 + 56 * u64::from(count);
+        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+        let first = segments.first().map_or(2 * MIB, |segment| segment.good_address());
+        bytes.extend(self.entry.or(first).to_le_bytes());
+        bytes.extend(self.phoff.or(64).to_le_bytes());
+        bytes.extend([0; 8 + 4]);
+        for field in [64, self.phentsize.or(56), self.phnum.or(count), 64, 0, 0] {
+            bytes.extend(field.to_le_bytes());
+        }
+        let mut parts = Vec::new();
+        for segment in segments {
+            let kind = segment.kind.or(1);
+            let (offset, address) = (segment.offset.or(data), segment.address.or(segment.good_address()));
+            let filesz = segment.filesz.or(self.len.into());
+            let memsz = segment.memsz.or(filesz);
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(7u32.to_le_bytes());
+            for field in [offset, address, address, filesz, memsz, 0x1000] {
+                bytes.extend(field.to_le_bytes());
+            }
+            if kind == 1 && filesz > 0 {
+                parts.push((address, offset, filesz, memsz.max(filesz)));
+            }
+        }
+        bytes.extend(pattern(self.len.into(), 5));
+        Image { bytes, parts }
+    }
+}
+
+impl Segment {
+    fn good_address(&self) -> u64 {
+        MIB + u64::from(self.place % 512) * 0x1_0000
+    }
+}
+
+fn pattern(len: usize, step: u8) -> impl Iterator<Item = u8> {
+    std::iter::successors(Some(1u8), move |byte| Some(byte.wrapping_mul(step).wrapping_add(7))).take(len)
+}
+
+fn memfd(bytes: &[u8]) -> File {
+    let mut file = File::from(memfd_create(c"fuzz", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
+    file.write_all(bytes).expect("memory");
+    file
+}
+
+thread_local! {
+    static MACHINE: Machine = {
+        let arguments = ["cvmm", "run", "--kernel", "k", "--mem", "36M", "--pool", "2M", "--rng", "transport=pci"];
+        let Command::Run(arguments) = Cli::try_parse_from(arguments).expect("options").command else {
+            panic!("it is run")
+        };
+        cvmm::machine::describe(&VmConfig::new(&arguments).expect("options").machine).expect("a machine")
+    };
+}
+
+/// Private memory in one file, whose holes are what nobody has touched.
+struct Private {
+    file: File,
+    memory: GuestMemoryMmap,
+    /// Guest-physical ranges; the first is at 0, and each is in the file at its address.
+    ranges: Vec<Range<u64>>,
+}
+
+impl Private {
+    fn new(machine: &Machine) -> Self {
+        let pools: Vec<_> = machine.pools.iter().map(|pool| pool.range).collect();
+        let ranges = layout::private(&machine.memory, &pools);
+        let file = memfd(&[]);
+        file.set_len(ranges.last().expect("some").end()).expect("memory");
+        let region = |range: &cvmm_firmware::Range| {
+            let offset = FileOffset::new(file.try_clone().expect("a file"), range.base());
+            let mapping =
+                MmapRegion::from_file(offset, crate::memory::usize_of(range.size())).expect("memory");
+            GuestRegionMmap::new(mapping, GuestAddress(range.base())).expect("an address")
+        };
+        let memory = GuestMemoryMmap::from_regions(ranges.iter().map(region).collect()).expect("memory");
+        let ranges = ranges.iter().map(|range| range.base()..range.end()).collect();
+        Self { file, memory, ranges }
+    }
+
+    /// Pieces of memory that were touched, in whole pages.
+    fn touched(&self) -> Vec<Range<u64>> {
+        let (mut pieces, mut at) = (Vec::new(), 0);
+        while let Ok(start) = lseek(self.file.as_fd(), at, Whence::SeekData) {
+            let end = lseek(self.file.as_fd(), start, Whence::SeekHole).expect("there is an end");
+            pieces.push(u64::try_from(start).expect("positive")..u64::try_from(end).expect("positive"));
+            at = end;
+        }
+        pieces
+    }
+
+    fn has(&self, address: u64, len: u64) -> bool {
+        let end = u128::from(address) + u128::from(len);
+        self.ranges.iter().any(|range| range.start <= address && end <= u128::from(range.end))
+    }
+
+    fn read(&self, address: u64, len: u64) -> Vec<u8> {
+        let mut bytes = vec![0; crate::memory::usize_of(len)];
+        self.memory.read_slice(&mut bytes, GuestAddress(address)).expect("it is private memory");
+        bytes
+    }
+
+    fn u32(&self, address: u64) -> u64 {
+        u32::from_le_bytes(self.read(address, 4).try_into().expect("4 bytes")).into()
+    }
+}
+
+/// Runs one input.
+pub fn run(data: &[u8]) {
+    let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    let image = match &input.kernel {
+        Kernel::BzImage(kernel) => kernel.image(),
+        Kernel::Elf(kernel) => kernel.image(),
+        Kernel::Any(bytes) => Image { bytes: bytes.clone(), parts: vec![(0, 0, 0, u64::MAX)] },
+    };
+    let known = !matches!(input.kernel, Kernel::Any(_));
+    let mut machine = MACHINE.with(Machine::clone);
+    if let Some(len) = input.cmdline {
+        machine.bootargs = "x".repeat(len.into());
+    }
+    let initrd = input.initrd.map(|initrd| match initrd {
+        Initrd::Small(len) => pattern(len.into(), 9).collect(),
+        Initrd::Mib(mib) => vec![0x5a; usize::from(mib % 20) << 20],
+    });
+    let firmware = match input.device_tree {
+        Some(len) => Firmware::DeviceTree(pattern(usize::from(len) * 8, 11).collect()),
+        None => Firmware::Acpi(acpi_tables(&machine, layout::ACPI_TABLES.base()).expect("tables")),
+    };
+    let images = Images { kernel: memfd(&image.bytes), initrd: initrd.as_deref().map(memfd), firmware };
+    let private = Private::new(&machine);
+    let loaded = boot::load(&private.memory, &machine, images);
+    // Before we touch more.
+    let touched = private.touched();
+
+    // Nothing is touched but where boot structures, the kernel's parts and the initrd are.
+    let mut allowed = BOOT.to_vec();
+    allowed.extend(image.parts.iter().map(|(address, _, len, _)| *address..address.saturating_add(*len)));
+    let mut place = 0..0;
+    if loaded.is_ok() {
+        // boot.rst: ramdisk_image and ramdisk_size.
+        place.start = private.u32(0x7000 + 0x218);
+        place.end = place.start + private.u32(0x7000 + 0x21c);
+    }
+    if let Some(initrd) = initrd.as_ref().filter(|_| loaded.is_ok()) {
+        assert!(private.read(place.start, initrd.len() as u64) == *initrd, "the initrd is in memory");
+        assert_eq!(place.end - place.start, initrd.len() as u64, "ramdisk_size");
+        allowed.push(place.clone());
+    }
+    if known && loaded.is_ok() {
+        for page in touched.iter().cloned().flat_map(|piece| piece.step_by(0x1000)) {
+            let hit = allowed.iter().any(|allowed| page < allowed.end && allowed.start < page + 0x1000);
+            assert!(hit, "the page at {page:#x} was touched, of {touched:x?}; allowed: {allowed:x?}");
+        }
+    }
+    let Ok(entry) = loaded else { return };
+
+    // The command line ends with a zero; e820 has a pool as RAM, too.
+    let cmdline = private.u32(0x7000 + 0x228);
+    let bytes = private.read(cmdline, machine.bootargs.len() as u64 + 1);
+    assert_eq!(bytes.strip_suffix(&[0]), Some(machine.bootargs.as_bytes()), "the command line");
+    if !known {
+        return;
+    }
+    // The kernel is whole, has the memory that it asks for, and the initrd is not in it.
+    for (address, offset, len, in_memory) in &image.parts {
+        assert!(
+            private.has(*address, *in_memory),
+            "all of {address:#x}, {in_memory:#x} bytes, is private memory"
+        );
+        let apart = |other: &Range<u64>| other.end <= *address || other.start >= address + in_memory;
+        assert!(
+            place.is_empty() || apart(&place),
+            "the initrd at {place:x?} is in the kernel at {address:#x}"
+        );
+        assert!(BOOT.iter().all(apart), "the kernel at {address:#x} is in boot structures");
+        let alone = image.parts.len() == 1;
+        let offset = crate::memory::usize_of(*offset);
+        let expected = &image.bytes[offset..offset + crate::memory::usize_of(*len)];
+        assert!(!alone || private.read(*address, *len) == expected, "the kernel at {address:#x} is whole");
+    }
+    let entry = format!("{entry:?}");
+    let entry = entry.strip_prefix("Entry(").and_then(|entry| entry.strip_suffix(')')).expect("a number");
+    let entry: u64 = entry.parse().expect("a number");
+    assert!(private.has(entry, 1), "the entry at {entry:#x} is private memory");
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every kernel with every text of the proposal: what comes of a disk on each transport, for each form of description.
+//!
+//! A cell is one of three. What it must be is said by [`expected`], from what the texts and the kernels are; what it is,
+//! the guest and the report say. The README shows the table.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use cvmm_tests::host::Host;
+use cvmm_tests::{pattern, reach, workspace};
+
+use crate::disk::Images;
+use crate::guest::{Ended, Guest, MIB};
+use crate::report::Device;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kernel {
+    /// Debian's source as it is.
+    Stock,
+    /// With resources/guest-kernel/patches.
+    Patched,
+}
+
+/// `--spec` and `--unaware`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Text {
+    Upstream,
+    RfcRefuse,
+    RfcAllow,
+    PlanRefuse,
+    PlanAllow,
+}
+use Text::*;
+
+const TEXTS: [Text; 5] = [Upstream, RfcRefuse, RfcAllow, PlanRefuse, PlanAllow];
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cell {
+    /// Rings and data are in the pool, and the data is right.
+    Works,
+    /// FEATURES_OK does not stick, as the driver does not accept the feature bit: it is never driven.
+    Refused,
+    /// The kernel finds no pool for the device and names other memory, which the device refuses.
+    Cannot,
+}
+
+/// What comes of a device.
+fn expected(kernel: Kernel, firmware: &str, transport: &str, text: Text) -> Cell {
+    // The patched kernel knows the bit of the plan; none knows that of the RFC.
+    let knows_bit = kernel == Kernel::Patched && text == PlanRefuse;
+    if matches!(text, RfcRefuse | PlanRefuse) && !knows_bit {
+        return Cell::Refused;
+    }
+    let finds_pool = match (kernel, text) {
+        // On PCI the RFC's pool is memory of the device, for which there is no driver.
+        (_, RfcRefuse | RfcAllow) if transport == "pci" => false,
+        (Kernel::Patched, _) => true,
+        // It rejects a pool with linux,dma-default.
+        (Kernel::Stock, PlanRefuse | PlanAllow) => false,
+        // It looks for the pools of platform devices in a device tree.
+        (Kernel::Stock, _) => (firmware, transport) == ("dt", "mmio"),
+    };
+    if finds_pool { Cell::Works } else { Cell::Cannot }
+}
+
+#[test]
+fn a_stock_kernel_with_a_device_tree() {
+    row(Kernel::Stock, "dt");
+}
+
+#[test]
+fn a_stock_kernel_with_acpi() {
+    row(Kernel::Stock, "acpi");
+}
+
+#[test]
+fn the_patched_kernel_with_a_device_tree() {
+    row(Kernel::Patched, "dt");
+}
+
+#[test]
+fn the_patched_kernel_with_acpi() {
+    row(Kernel::Patched, "acpi");
+}
+
+/// A guest for each text, with a disk on either transport.
+fn row(kernel: Kernel, firmware: &str) {
+    let (host, images) = (Host::shared(), Images::new());
+    let image = images.pattern("disk", pattern::SEED, reach::PATTERN);
+    for text in TEXTS {
+        let options: &[&str] = match text {
+            Upstream => &["--spec=upstream"],
+            RfcRefuse => &["--spec=rfc"],
+            RfcAllow => &["--spec=rfc", "--unaware=allow"],
+            PlanRefuse => &["--spec=plan", "--unaware=refuse"],
+            PlanAllow => &["--spec=plan", "--unaware=allow"],
+        };
+        let guest = Guest::new(&host, "reach")
+            .firmware(firmware)
+            // Not where the page allocator begins: a stock kernel gives a pool that it rejects to it.
+            .pool(8 * MIB, Some(64 * MIB))
+            .word("cvmm.reach=mmio,pci")
+            .disk(&image, "disk-mmio", "")
+            .disk(&image, "disk-pci", ",transport=pci");
+        let guest = options.iter().fold(guest, |guest, option| guest.option(*option));
+        let guest = if kernel == Kernel::Patched { guest.patched() } else { guest };
+        let ended = guest.run(0, "powered-off");
+        for (device, transport) in [("blk0", "mmio"), ("blk1", "pci")] {
+            let cell = expected(kernel, firmware, transport, text);
+            println!("{kernel:?} {firmware} {transport} {text:?}: {cell:?}");
+            assert_cell(cell, &ended, ended.report.device(device), (kernel, text));
+            let left = images.path(&format!("{transport}-after"));
+            ended.get(&format!("disk-{transport}"), &left);
+            assert_disk(cell == Cell::Works, &left);
+        }
+    }
+}
+
+fn assert_cell(cell: Cell, ended: &Ended<'_>, device: &Device, (kernel, text): (Kernel, Text)) {
+    let seen = ended.seen(&format!("reach-{}", device.transport));
+    let what = || format!("{cell:?}, but the guest saw '{seen}', and the report says {device:#x?}");
+    let bit = match text {
+        Upstream => None,
+        RfcRefuse | RfcAllow => Some(27),
+        PlanRefuse | PlanAllow => Some(45),
+    };
+    ended.ensure(device.features.restricted_dma_bit == bit, what);
+    ended.ensure(device.features.offered >> 27 & 1 == u64::from(bit == Some(27)), what);
+    ended.ensure(device.features.offered >> 45 & 1 == u64::from(bit == Some(45)), what);
+    ended.ensure(device.device_memory.is_some() == (bit == Some(27) && device.transport == "pci"), what);
+    ended.ensure(ended.report.warnings.is_empty() == (bit != Some(27)), what);
+    let moved = device.dma.read.bytes + device.dma.written.bytes + device.dma.rings.bytes;
+    if cell == Cell::Works {
+        ended.ensure(seen == "works" && device.refused == 0, what);
+        ended.ensure(device.queues.len() == 1 && moved > 0, what);
+        ended.report.assert_rings_of(device);
+        let aware = kernel == Kernel::Patched && bit == Some(45);
+        let accepted = device.features.accepted_names.iter().any(|name| name == "RESTRICTED_DMA");
+        ended.ensure(accepted == aware, what);
+        return;
+    }
+    ended.ensure(["no disk", "no capacity"].contains(&&*seen), what);
+    ended.ensure(device.queues.is_empty() && moved == 0, what);
+    let why = device.features.refused_offer.as_deref();
+    if cell == Cell::Refused {
+        ended.ensure(why == Some("the driver did not accept RESTRICTED_DMA"), what);
+        ended.ensure(device.refused == 0, what);
+    } else {
+        ended.ensure(why.is_none(), what);
+        let first = device.refusals.first();
+        let outside = |refusal: &crate::report::Refusal| {
+            (&*refusal.structure, &*refusal.reason) == ("descriptor-table", "outside the pool")
+        };
+        ended.ensure(first.is_some_and(outside), what);
+    }
+}
+
+/// What the guest wrote is there, and nothing else has changed.
+fn assert_disk(written: bool, path: &Path) {
+    let mut wanted = pattern::bytes(pattern::SEED, reach::PATTERN);
+    if written {
+        let at = usize::try_from(reach::AT).unwrap();
+        pattern::fill(pattern::SEED + reach::WRITTEN, reach::AT, &mut wanted[at..at + reach::LENGTH]);
+    }
+    assert!(std::fs::read(path).unwrap() == wanted, "the disk has other bytes");
+}
+
+/// The README's table is what the cells above must be.
+#[test]
+fn the_readme_has_the_table() {
+    let mut table = String::from(
+        "| kernel | told by | transport | `upstream` | `rfc` | `rfc`, `allow` | `plan` | `plan`, `allow` |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for (kernel, name) in [(Kernel::Stock, "stock 6.12"), (Kernel::Patched, "with our patches")] {
+        for firmware in ["dt", "acpi"] {
+            for transport in ["mmio", "pci"] {
+                let cells = TEXTS.map(|text| match expected(kernel, firmware, transport, text) {
+                    Cell::Works => "**works**",
+                    Cell::Refused => "refused",
+                    Cell::Cannot => "cannot",
+                });
+                writeln!(table, "| {name} | {firmware} | {transport} | {} |", cells.join(" | ")).unwrap();
+            }
+        }
+    }
+    let readme = std::fs::read_to_string(workspace::root().join("README.md")).unwrap();
+    assert!(readme.contains(&table), "the README should have this table:\n{table}");
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The bare-metal guest of vmm/tests/matrix on a KVM with hardware virtualization, where Linux guests boot: the same cases,
+//! and the same looks at them from outside.
+
+#[path = "../../../vmm/tests/matrix/check.rs"]
+mod check;
+#[path = "../../../vmm/tests/matrix/program.rs"]
+mod program;
+#[path = "../../../vmm/tests/matrix/victims.rs"]
+mod victims;
+
+use cvmm_hostile::table::{DISK_PATTERN, Kind};
+use cvmm_tests::host::{CommandLine, Exit, Host};
+
+use check::{DISK_BYTES, Run};
+use victims::Victims;
+
+#[test]
+fn disks_with_indirect_tables_and_event_indices() {
+    let run = boot("matrix=blk,indirect", Victims::of(Kind::Blk, true));
+    check::matrix(&run, Kind::Blk, true);
+}
+
+#[test]
+fn messages_of_msix_table_entries() {
+    check::messages(&boot("matrix=messages", Victims { rngs: 1, ..Victims::default() }));
+}
+
+#[test]
+fn behaviour_beyond_addresses() {
+    check::behaviour(&boot("matrix=behaviour", Victims { disks: 1, ..Victims::default() }));
+}
+
+fn boot(scenario: &str, victims: Victims) -> Run {
+    let host = Host::shared();
+    let folder = host.folder().unwrap();
+    let (kernel, report) = (folder.file("kernel"), folder.file("report"));
+    host.put(program::guest(), &kernel).unwrap();
+    let image = |number| folder.file(&format!("disk{number}"));
+    for number in 0..victims.images() {
+        host.write(image(number), &[DISK_PATTERN; DISK_BYTES]).unwrap();
+    }
+    assert_eq!(victims.taps(), 0, "nobody makes taps here");
+    let mut arguments = vec!["run".to_owned()];
+    arguments.extend(victims.options(image, |number| format!("t{number}")));
+    arguments.extend([
+        format!("--cmdline={scenario}"),
+        format!("--kernel={kernel}"),
+        format!("--report={report}"),
+    ]);
+    let command = CommandLine { program: host.cvmm().to_owned(), arguments, ..CommandLine::default() };
+    let mut process = host.spawn(command).unwrap();
+    let exit = process.wait(crate::guest::LIMIT).unwrap();
+    if exit != Exit::Code(0) {
+        panic!("{:#}", process.failure(&format!("ended with {exit:?}")));
+    }
+    let report = serde_json::from_slice(&host.read(&report).unwrap()).unwrap();
+    let disks = (0..victims.images()).map(|number| host.read(image(number)).unwrap()).collect();
+    Run { console: process.stdout(), report, disks, frames: None }
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Calls of cvmm's threads that fail, are cut short, or are interrupted.
+
+use nix::errno::Errno;
+use nix::libc;
+use tempfile::TempDir;
+
+use crate::guest::{Guest, blk, cvmm, kvm};
+use crate::inject::{Fault, inject};
+use crate::place;
+
+/// A guest with a disk of 128 sectors.
+fn start() -> Option<(Guest, TempDir)> {
+    if !kvm() {
+        return None;
+    }
+    let folder = TempDir::new().unwrap();
+    let mut command = cvmm(folder.path());
+    command.arg(blk(&place::image(folder.path(), 128)));
+    Some((Guest::start(command, folder.path()), folder))
+}
+
+fn error(errno: Errno) -> Fault {
+    Fault::Error(errno as i32)
+}
+
+/// The status byte of just that request says so; the next ones are served.
+#[test]
+fn a_call_that_fails_is_the_error_of_one_request() {
+    let Some((mut guest, _folder)) = start() else { return };
+    guest.orders(&[("write 0 0 64 7", "0"), ("flush 0", "0")]);
+    let mut expected = Vec::new();
+    for (operation, order, call, errno) in [
+        ("read", "read 0 0 8", libc::SYS_preadv, Errno::EIO),
+        ("write", "write 0 0 8 9", libc::SYS_pwritev, Errno::EIO),
+        ("write", "write 0 8 8 9", libc::SYS_pwritev, Errno::ENOSPC),
+        ("write", "write 0 16 8 9", libc::SYS_pwritev, Errno::EAGAIN),
+        ("write zeroes", "zero 0 24 8", libc::SYS_fallocate, Errno::EIO),
+        ("discard", "discard 0 32 8", libc::SYS_fallocate, Errno::ENOSPC),
+    ] {
+        let tracer = inject(&guest.task("blk0"), &[(call, error(errno))]);
+        let answer = guest.order(order);
+        assert!(answer == "1" || answer == "1 165", "{order}: {answer}");
+        tracer.join().unwrap();
+        // What was to be written was not, and the disk works.
+        guest.orders(&[("read 0 0 64", "0 7"), ("write 0 0 8 7", "0")]);
+        expected.push((operation, std::io::Error::from(errno).to_string()));
+    }
+    let expected: Vec<_> = expected.iter().map(|(operation, text)| (*operation, text.as_str(), 1)).collect();
+    guest.end().exit_code(0).host_errors("blk0", &expected);
+}
+
+/// A write that can't be finished is an error, and not a shorter write.
+#[test]
+fn a_write_that_is_cut_short_and_then_fails_is_an_error() {
+    let Some((mut guest, _folder)) = start() else { return };
+    let plan = [(libc::SYS_pwritev, Fault::Short(100)), (libc::SYS_pwritev, error(Errno::ENOSPC))];
+    let tracer = inject(&guest.task("blk0"), &plan);
+    guest.orders(&[("write 0 0 8 9", "1")]);
+    tracer.join().unwrap();
+    guest.orders(&[("write 0 0 8 9", "0"), ("read 0 0 8", "0 9")]);
+    guest.end().exit_code(0).host_errors("blk0", &[("write", "No space left", 1)]);
+}
+
+/// The guest does not notice.
+#[test]
+fn calls_that_are_interrupted_or_cut_short_go_on() {
+    let Some((mut guest, folder)) = start() else { return };
+    let interrupted = error(Errno::EINTR);
+    for (order, answer, call, faults) in [
+        ("write 0 0 64 3", "0", libc::SYS_pwritev, [Fault::Short(1), interrupted, Fault::Short(8193)]),
+        ("read 0 0 64", "0 3", libc::SYS_preadv, [interrupted, Fault::Short(511), Fault::Short(20_000)]),
+        ("flush 0", "0", libc::SYS_fdatasync, [interrupted, interrupted, Fault::None]),
+        ("zero 0 64 8", "0", libc::SYS_fallocate, [interrupted, interrupted, Fault::None]),
+        ("discard 0 72 8", "0", libc::SYS_fallocate, [interrupted, interrupted, Fault::None]),
+    ] {
+        let tracer = inject(&guest.task("blk0"), &faults.map(|fault| (call, fault)));
+        guest.orders(&[(order, answer)]);
+        tracer.join().unwrap();
+    }
+    let image = std::fs::read(folder.path().join("disk")).unwrap();
+    assert!(image[..64 * 512].iter().all(|byte| *byte == 3));
+    guest.end().exit_code(0).host_errors("blk0", &[]);
+}
+
+/// The waits of the event loops, and KVM_RUN.
+#[test]
+fn waits_that_are_interrupted_are_waited_again() {
+    let Some((mut guest, _folder)) = start() else { return };
+    for (thread, call, errno) in [
+        ("blk0", libc::SYS_epoll_wait, Errno::EINTR),
+        ("vcpu0", libc::SYS_ioctl, Errno::EINTR),
+        ("vcpu0", libc::SYS_ioctl, Errno::EAGAIN),
+    ] {
+        let tracer = inject(&guest.task(thread), &[(call, error(errno)); 5]);
+        guest.orders(&[("work 0 16", "all well")]);
+        tracer.join().unwrap();
+    }
+    // The main thread waits for input, and hands it on.
+    let tracer = inject(&guest.task("cvmm"), &[(libc::SYS_epoll_wait, error(Errno::EINTR)); 2]);
+    guest.orders(&[("read 0 100 1", "0 0"), ("read 0 101 1", "0 0")]);
+    tracer.join().unwrap();
+    guest.end().exit_code(0).host_errors("blk0", &[]);
+}
+
+/// A flush is fdatasync, and nothing is fdatasync but a flush: before it, writes are in the page cache only. Without this,
+/// no test that kills cvmm and then looks at the image could fail, since the page cache outlives a process.
+#[test]
+fn a_flush_is_an_fdatasync() {
+    let Some((mut guest, _folder)) = start() else { return };
+    let tracer = inject(&guest.task("blk0"), &[(libc::SYS_fdatasync, Fault::None); 2]);
+    guest.orders(&[("write 0 0 8 1", "0"), ("write 0 8 8 2", "0"), ("flush 0", "0")]);
+    guest.orders(&[("write 0 0 8 3", "0"), ("flush 0", "0")]);
+    let seen = tracer.join().unwrap().into_iter();
+    let data: Vec<_> = seen.filter(|call| [libc::SYS_pwritev, libc::SYS_fdatasync].contains(call)).collect();
+    let (write, flush) = (libc::SYS_pwritev, libc::SYS_fdatasync);
+    assert_eq!(data, [write, write, flush, write, flush]);
+    guest.end().exit_code(0);
+}
+
+/// What Linux could not write back once, it takes for written: the next fdatasync succeeds. So a flush that has failed
+/// fails from then on, the one at the end of the run too, and cvmm says so. The other disk is flushed all the same.
+#[test]
+fn after_a_flush_that_failed_no_flush_succeeds() {
+    if !kvm() {
+        return;
+    }
+    let (folder, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut command = cvmm(folder.path());
+    command.arg(blk(&place::image(folder.path(), 128))).arg(blk(&place::image(other.path(), 128)));
+    let mut guest = Guest::start(command, folder.path());
+    let tracer = inject(&guest.task("blk0"), &[(libc::SYS_fdatasync, error(Errno::EIO))]);
+    guest.orders(&[("write 0 0 8 1", "0"), ("flush 0", "1")]);
+    tracer.join().unwrap();
+    guest.orders(&[("flush 0", "1"), ("write 0 0 8 1", "0"), ("flush 0", "1"), ("read 0 0 8", "0 1")]);
+    guest.orders(&[("write 1 0 8 1", "0"), ("flush 1", "0")]);
+    let tracer = inject(&guest.task("cvmm"), &[(libc::SYS_fdatasync, Fault::None)]);
+    guest.tell("end");
+    // Before the wait for the end, which would take the tracer's events.
+    tracer.join().unwrap();
+    let ended = guest.wait();
+    ended.exit_code(1).host_errors("blk0", &[("flush", "Input/output error", 3)]).host_errors("blk1", &[]);
+    let detail = ended.detail();
+    assert!(detail.contains("disk can't be flushed: Input/output error"), "{detail}");
+    assert!(detail.ends_with("the guest powered itself off (power control register)"), "{detail}");
+}
+
+/// The flush at the end of the run that fails for the first time.
+#[test]
+fn the_last_flush_is_not_silent_either() {
+    let Some((mut guest, _folder)) = start() else { return };
+    guest.orders(&[("write 0 0 8 1", "0")]);
+    let tracer = inject(&guest.task("cvmm"), &[(libc::SYS_fdatasync, error(Errno::EIO))]);
+    guest.tell("end");
+    // Before the wait for the end, which would take the tracer's events.
+    tracer.join().unwrap();
+    let ended = guest.wait();
+    ended.exit_code(1);
+    assert!(ended.detail().contains("disk can't be flushed: Input/output error"), "{}", ended.detail());
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A small world for one test: mounts and networks that only its thread, and what it starts, can see.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+/// Takes this thread into a world of its own. `false`, and a word about it, where that is not allowed.
+pub fn enter() -> bool {
+    let private = || {
+        unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+    };
+    private().inspect_err(|error| eprintln!("not tested: mounts and networks of its own: {error}")).is_ok()
+}
+
+/// A file system of so many bytes.
+pub fn small(bytes: u64) -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("small");
+    fs::create_dir(&path).unwrap();
+    let options = format!("size={bytes}");
+    mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    (folder, path)
+}
+
+/// Makes a tap that is up.
+pub fn tap(name: &str) {
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+    ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
+    ip(&["link", "set", name, "up"]);
+}
+
+/// Runs `ip`.
+pub fn ip(arguments: &[&str]) {
+    assert!(Command::new("ip").args(arguments).status().unwrap().success(), "ip {arguments:?}");
+}
+
+/// An image of so many sectors, all of them a hole.
+pub fn image(folder: &Path, sectors: u64) -> PathBuf {
+    let path = folder.join("disk");
+    fs::File::create(&path).unwrap().set_len(sectors * 512).unwrap();
+    path
+}

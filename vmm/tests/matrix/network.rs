@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A network of its own for a run, with taps in it, and all that the guest sends into them.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use cvmm_hostile::table::ANSWERS;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket, sockopt,
+};
+
+/// Runs the rest of its arguments where sysfs shows this network, once there are taps t0, t1, ... The kernel answers ARP on
+/// them, and says nothing by itself.
+const WITH_TAPS: &str = "mount -t sysfs sysfs /sys && ip addr add \"$1/32\" dev lo && ip link set lo up && \
+                         for all in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $all || exit 1; done && \
+                         for tap in $(seq 0 $(($2 - 1))); do \
+                         ip tuntap add dev t$tap mode tap $3 && ip link set t$tap up || exit 1; done && shift 3 && exec \"$@\"";
+/// Room for what is sent between two looks at it.
+const ROOM: usize = 16 << 20;
+
+/// A command that runs `program` with `taps` taps, for the network that its caller is in.
+pub fn with_taps(program: &Path, taps: usize, pairs: usize) -> Command {
+    let address = ANSWERS.map(|part| part.to_string()).join(".");
+    let several = if pairs > 1 { "multi_queue" } else { "" };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", WITH_TAPS, "sh", &address, &taps.to_string(), several]).arg(program);
+    command
+}
+
+/// Calls `run` with a network of its own, in which nothing is yet. None, if this process may not have one.
+pub fn alone<T: Send + 'static>(run: impl FnOnce(Capture) -> T + Send + 'static) -> Option<T> {
+    // A thread, because it is in that network for the rest of its life, and so is what it starts.
+    let thread = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).ok()?;
+        let tries = with_taps(Path::new("true"), 1, 2).stderr(Stdio::null()).status();
+        tries.is_ok_and(|status| status.success()).then_some(())?;
+        unshare(CloneFlags::CLONE_NEWNET).ok()?;
+        Some(run(Capture::start().unwrap()))
+    });
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Listens on all interfaces of a network.
+pub struct Capture(OwnedFd);
+
+impl Capture {
+    fn start() -> nix::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
+        setsockopt(&socket, sockopt::RcvBufForce, &ROOM)?;
+        Ok(Self(socket))
+    }
+
+    /// The frames that arrived since the last call, from the guest alone.
+    pub fn take(&self) -> Vec<Vec<u8>> {
+        /// `sll_pkttype` of what this machine sent itself (Linux, if_packet.h).
+        const OUTGOING: u8 = 4;
+        let mut frames = Vec::new();
+        let mut frame = vec![0; 1 << 17];
+        loop {
+            match recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut frame) {
+                Ok((_, Some(from))) if from.pkttype() == OUTGOING => {}
+                Ok((length, _)) => frames.push(frame[..length].to_vec()),
+                Err(Errno::EAGAIN) => return frames,
+                Err(error) => panic!("the capture ended: {error}"),
+            }
+        }
+    }
+}

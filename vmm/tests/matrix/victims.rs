@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The machine of a run: devices to attack, in one pool, and one that nobody attacks, in a pool before it.
+
+use cvmm_hostile::table::{CASES_PER_DEVICE, Case, Kind, cases};
+
+/// Devices to attack: so many on either transport.
+#[derive(Clone, Copy, Default)]
+pub struct Victims {
+    pub disks: usize,
+    pub rngs: usize,
+    pub nets: usize,
+    /// Pairs of queues of each network device.
+    pub pairs: usize,
+}
+
+impl Victims {
+    /// Enough for the cases of a device type.
+    pub fn of(kind: Kind, indirect: bool) -> Self {
+        let all: Vec<Case> = cases(kind, indirect).collect();
+        let count = all.chunks(CASES_PER_DEVICE).count();
+        let none = Self { pairs: 1, ..Self::default() };
+        match kind {
+            Kind::Blk => Self { disks: count, ..none },
+            Kind::Rng => Self { rngs: count, ..none },
+            Kind::Net | Kind::Receive => Self { nets: count, ..none },
+            Kind::Control => Self { nets: count, pairs: 2, ..none },
+        }
+    }
+
+    /// Disks on both transports; images are numbered so, the ones on PCI after the others.
+    pub fn images(&self) -> usize {
+        2 * self.disks
+    }
+
+    /// Taps on both transports, numbered likewise.
+    pub fn taps(&self) -> usize {
+        2 * self.nets
+    }
+
+    /// Options of `cvmm run`, with these names for images and taps.
+    pub fn options(&self, image: impl Fn(usize) -> String, tap: impl Fn(usize) -> String) -> Vec<String> {
+        let mut options: Vec<String> = [
+            "--mem=36M",
+            // One after the other, and private memory before and behind them.
+            "--pool=size=2M,base=16M,name=witness",
+            "--pool=size=2M,base=18M,name=victims,default",
+        ]
+        .map(String::from)
+        .into();
+        let (mut images, mut taps) = (0.., 0..);
+        for transport in ["mmio", "pci"] {
+            for number in images.by_ref().take(self.disks) {
+                options.push(format!("--blk=path={},transport={transport}", image(number)));
+            }
+            for number in taps.by_ref().take(self.nets) {
+                let (tap, pairs) = (tap(number), self.pairs);
+                options.push(format!("--net=tap={tap},transport={transport},queues={pairs}"));
+            }
+            options.extend((0..self.rngs).map(|_| format!("--rng=transport={transport}")));
+        }
+        options.push("--rng=transport=mmio,pool=witness".into());
+        options
+    }
+}
