@@ -73,13 +73,13 @@ pub fn build() -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("fuzz"))
 }
 
-/// Searches for so many seconds, beginning with the stored inputs. What is new is kept in .lab, for the next search.
-pub fn search(programs: &Path, target: &str, seconds: u32) -> Result<Search> {
+/// Searches for so many seconds, beginning with the stored inputs; libFuzzer's random numbers follow from `seed`, if it is not 0. What is new is kept in .lab, for the next search.
+pub fn search(programs: &Path, target: &str, seconds: u32, seed: u32) -> Result<Search> {
     let folder = workspace::lab_dir().join("fuzz").join(target);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let started = Instant::now();
     let output = command(programs, target)
-        .args([format!("-max_total_time={seconds}"), "-print_final_stats=1".into()])
+        .args([format!("-max_total_time={seconds}"), "-print_final_stats=1".into(), format!("-seed={seed}")])
         .arg(format!("-artifact_prefix={}/../{target}-", folder.display()))
         .args([folder, package().join("corpus").join(target)])
         .output()
@@ -100,7 +100,7 @@ pub fn fuzz(target: Option<&str>, seconds: u32) -> Result<i32> {
     let mut searches = Vec::new();
     for name in chosen(target)? {
         eprintln!("lab: fuzzing {name} ...");
-        searches.push(search(&programs, &name, seconds)?);
+        searches.push(search(&programs, &name, seconds, 0)?);
     }
     println!("{}", table(&searches));
     let mut failures = searches.iter().filter_map(|search| search.found.as_ref()).peekable();

@@ -43,6 +43,12 @@ pub enum Error {
         /// The boot protocol that it speaks.
         version: u16,
     },
+    /// It wants to be where our own structures are.
+    #[error("it is to be loaded at {address:#x}; a kernel is above the first megabyte, and below 4 GiB")]
+    Place {
+        /// The lowest address.
+        address: u64,
+    },
     /// The file ends too early.
     #[error("the bzImage is truncated: {len} bytes of {expected}")]
     Truncated {
@@ -125,6 +131,7 @@ impl Error {
             Error::KernelRead(_)
             | Error::NotAKernel
             | Error::TooOld { .. }
+            | Error::Place { .. }
             | Error::Truncated { .. }
             | Error::Kernel(_)
             | Error::NoRoom { .. } => Image::Kernel,
@@ -260,7 +267,7 @@ fn load_initrd(private: &GuestMemoryMmap, initrd: &mut File, kernel: Range, addr
         .filter_map(|region| {
             let (base, end) = (region.start_addr().0, region.start_addr().0 + region.len());
             let start = end.min(reach).checked_sub(len)? / PAGE * PAGE;
-            let floor = if contains(region, &kernel) { kernel.end() } else { base };
+            let floor = if contains(region, &kernel) { kernel.end() } else { base.max(kernel::LOWEST_LOAD) };
             (start >= floor).then_some(start)
         })
         .max()

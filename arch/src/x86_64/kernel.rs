@@ -20,8 +20,8 @@ const XLF_KERNEL_64: u16 = 1;
 const ENTRY_64: u64 = 0x200;
 /// 2.12 brought xloadflags; SETUP_INDIRECT came with 2.15.
 const MIN_VERSION: u16 = 0x20f;
-/// An ELF image must be above the legacy megabyte.
-const LOWEST_LOAD: u64 = 0x10_0000;
+/// What the loader puts into memory is above the legacy megabyte, in which its own structures are.
+pub(super) const LOWEST_LOAD: u64 = 0x10_0000;
 
 /// A loaded kernel.
 #[derive(Debug)]
@@ -69,6 +69,9 @@ fn load_elf(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
         ..Default::default()
     };
     let extent = Range::from_bounds(LOWEST_LOAD, loaded.kernel_end).ok_or(Error::NotAKernel)?;
+    if !(extent.base()..extent.end()).contains(&entry) {
+        return Err(Error::NotAKernel);
+    }
     Ok(Kernel { entry, extent, header })
 }
 
@@ -92,7 +95,12 @@ fn load_bzimage(memory: &GuestMemoryMmap, image: &mut File, len: u64) -> Result<
     let load = GuestAddress(header.pref_address);
     // While it unpacks, the kernel needs init_size bytes from where it was loaded.
     let extent = Range::new(load.0, u64::from(header.init_size)).ok_or(Error::NotAKernel)?;
+    if load.0 < LOWEST_LOAD || u32::try_from(load.0).is_err() {
+        return Err(Error::Place { address: load.0 });
+    }
     let loaded = BzImage::load(memory, Some(load), image, None).map_err(Error::Kernel)?;
+    // What comes after the kernel in its file is loaded, too.
+    let extent = Range::from_bounds(load.0, extent.end().max(loaded.kernel_end)).ok_or(Error::NotAKernel)?;
     let entry = loaded.kernel_load.0.checked_add(ENTRY_64).ok_or(Error::NotAKernel)?;
     Ok(Kernel { entry, extent, header })
 }

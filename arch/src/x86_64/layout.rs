@@ -155,7 +155,11 @@ pub fn place_pool(
             let room =
                 Range::from_bounds(BELOW_POOL, low.saturating_sub(ABOVE_POOL) / POOL_ALIGN * POOL_ALIGN);
             // Pools are whole huge pages, and so is what they leave.
-            let gaps = private(room.as_slice(), others);
+            let gaps = private(memory, others);
+            let gaps = gaps.iter().zip(std::iter::repeat(room)).filter_map(|(gap, room)| {
+                Range::from_bounds(gap.base().max(room?.base()), gap.end().min(room?.end()))
+            });
+            let gaps: Vec<_> = gaps.collect();
             let gap = gaps.iter().rfind(|gap| gap.size() >= size);
             let available = gaps.iter().map(Range::size).max().unwrap_or(0);
             gap.and_then(|gap| Range::new(gap.end() - size, size))
@@ -302,6 +306,11 @@ mod tests {
         assert_eq!(place_pool(&ram, &others, 4 * MIB, None), Ok(Range::fixed(492 * MIB, 4 * MIB)));
         assert_eq!(place_pool(&ram, &others, 6 * MIB, None), Ok(Range::fixed(66 * MIB, 6 * MIB)));
         assert_eq!(place_pool(&ram, &others, 8 * MIB, None), Ok(Range::fixed(56 * MIB, 8 * MIB)));
+        // One that reaches above what is left free at the top, which it may where memory goes on above 4 GiB.
+        let (ram, high) = (memory(5 * GIB), Range::fixed(3 * GIB - 64 * MIB, 64 * MIB));
+        assert_eq!(place_pool(&ram, &[], 64 * MIB, Some(high.base())), Ok(high));
+        assert_eq!(place_pool(&ram, &[high], 32 * MIB, None), Ok(Range::fixed(3 * GIB - 96 * MIB, 32 * MIB)));
+        let ram = memory(512 * MIB);
         let too_large = PoolError::TooLarge { needed: 50 * MIB, available: 48 * MIB };
         assert_eq!(place_pool(&ram, &others, 50 * MIB, None), Err(too_large));
     }

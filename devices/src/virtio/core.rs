@@ -88,7 +88,8 @@ impl Core {
 
     /// The pool that the transport's registers name; none if they name none.
     pub fn named_pool(&self) -> Option<Range> {
-        self.gate.pool().range().filter(|_| self.restricted.names_pool)
+        let named = self.restricted.names_pool && self.restricted.feature() != 0;
+        self.gate.pool().range().filter(|_| named)
     }
 
     /// The only memory that it can reach.

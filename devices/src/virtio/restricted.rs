@@ -14,7 +14,7 @@ pub struct RestrictedDma {
     pub feature_bit: Option<u8>,
     /// Without that bit a driver does not get FEATURES_OK.
     pub required: bool,
-    /// The transport's registers name the pool, by address and length.
+    /// The transport's registers name the pool, by address and length. Not without the feature bit.
     pub names_pool: bool,
 }
 

@@ -53,7 +53,7 @@ impl ExitRequest {
 
     /// Whether the run is about to end.
     pub fn is_asked(&self) -> bool {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.outcome().is_some()
     }
 
     /// Confines this process. A violation, too, asks for the end.

@@ -103,12 +103,15 @@ impl Vcpus {
     pub fn stop(self) {
         drop(self.go);
         self.stop.store(true, Ordering::Release);
-        for thread in self.threads {
-            // A signal that arrives just before KVM_RUN is entered is lost; so it is sent until the thread has ended.
-            while !thread.is_finished() {
+        // A signal that arrives just before KVM_RUN is entered is lost; so it is sent until all have ended. To all in each
+        // round: one may wait for what another holds, the console's output for instance.
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            for thread in self.threads.iter().filter(|thread| !thread.is_finished()) {
                 let _ = thread.kill(SIGRTMIN());
-                thread::sleep(Duration::from_micros(200));
             }
+            thread::sleep(Duration::from_micros(200));
+        }
+        for thread in self.threads {
             // A panic was told by the guard.
             let _ = thread.join();
         }

@@ -183,6 +183,10 @@ fn a_bad_kernel_is_told_apart() {
     assert!(matches!(with(0x260, &u32::MAX.to_le_bytes()), Error::NoRoom { .. }));
     assert!(matches!(with(0x258, &POOL.base().to_le_bytes()), Error::Kernel(_)));
     assert!(matches!(with(0x258, &u64::MAX.to_le_bytes()), Error::NotAKernel | Error::Kernel(_)));
+    // Over the zero page; just below the first megabyte's end; above 4 GiB.
+    for place in [0x7000, 0xf_ffff, 1u64 << 32] {
+        assert!(matches!(with(0x258, &place.to_le_bytes()), Error::Place { address } if address == place));
+    }
 }
 
 #[test]
@@ -197,6 +201,15 @@ fn what_is_too_large_is_refused() {
     // 22 MiB above the pool; between the kernel's 24 MiB and the pool there are 16.
     assert!(boot(&image, Some(&vec![1; 22 << 20]), "").1.is_ok());
     assert!(matches!(error(&image, Some(&vec![1; (22 << 20) + 1]), ""), Error::InitrdTooLarge { .. }));
+    // The kernel is above the pool, so the initrd is below it, and above the first megabyte.
+    let mut high = bzimage();
+    put(&mut high, 0x258, &POOL.end().to_le_bytes());
+    put(&mut high, 0x260, &0x10_0000u32.to_le_bytes());
+    let room = usize::try_from(POOL.base() - 0x10_0000).unwrap();
+    let (memory, loaded) = boot(&high, Some(&vec![1; room]), "");
+    assert!(loaded.is_ok());
+    assert_eq!(memory.read_obj::<u32>(GuestAddress(ZERO_PAGE + 0x218)).unwrap(), 0x10_0000);
+    assert!(matches!(error(&high, Some(&vec![1; room + 1]), ""), Error::InitrdTooLarge { .. }));
     let images =
         Images { kernel: file(&image), initrd: None, firmware: Firmware::DeviceTree(vec![0; 0x7_0000]) };
     let too_large = load(&private(), &machine(""), images).unwrap_err();
