@@ -152,14 +152,12 @@ pub fn place_pool(
         }
         None => {
             let low = memory.first().map_or(0, Range::end);
-            let room =
-                Range::from_bounds(BELOW_POOL, low.saturating_sub(ABOVE_POOL) / POOL_ALIGN * POOL_ALIGN);
+            let end = low.saturating_sub(ABOVE_POOL) / POOL_ALIGN * POOL_ALIGN;
             // Pools are whole huge pages, and so is what they leave.
-            let gaps = private(memory, others);
-            let gaps = gaps.iter().zip(std::iter::repeat(room)).filter_map(|(gap, room)| {
-                Range::from_bounds(gap.base().max(room?.base()), gap.end().min(room?.end()))
-            });
-            let gaps: Vec<_> = gaps.collect();
+            let gaps: Vec<_> = private(memory, others)
+                .iter()
+                .filter_map(|gap| Range::from_bounds(gap.base().max(BELOW_POOL), gap.end().min(end)))
+                .collect();
             let gap = gaps.iter().rfind(|gap| gap.size() >= size);
             let available = gaps.iter().map(Range::size).max().unwrap_or(0);
             gap.and_then(|gap| Range::new(gap.end() - size, size))

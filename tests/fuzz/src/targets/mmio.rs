@@ -10,6 +10,7 @@ use cvmm_devices::virtio::mmio::{MmioInterrupt, MmioTransport};
 use cvmm_devices::virtio::{Core as RealCore, EventFds, Handle};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use super::width::Width;
 use crate::driver::{Act, Driver, MAX_ACTS, Place, Setup};
 use crate::echo::{self, Echo, Log};
 use crate::memory::Memory;
@@ -32,27 +33,6 @@ enum Access {
     Initialise(u8, Setup),
     /// Something in the pool.
     Pool(Act<Vec<u8>>),
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Width {
-    Byte,
-    Half,
-    Word,
-    Double,
-    Any(u8),
-}
-
-impl Width {
-    fn bytes(self) -> usize {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-            Self::Any(bytes) => usize::from(bytes % 17),
-        }
-    }
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]

@@ -10,3 +10,4 @@ pub mod net;
 pub mod options;
 pub mod pci;
 pub mod pci_config;
+mod width;

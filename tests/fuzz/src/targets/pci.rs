@@ -3,6 +3,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
+use super::width::Width;
 use crate::driver::{Act, MAX_ACTS, Place, Setup};
 use crate::pci_bench::{Bench, ECAM};
 
@@ -36,16 +37,6 @@ enum Structure {
     Anywhere,
 }
 
-/// How wide an access is.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Width {
-    Byte,
-    Half,
-    Word,
-    Double,
-    Any(u8),
-}
-
 /// What is written.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Value {
@@ -66,18 +57,6 @@ impl Structure {
             Self::Table => 0x4000 + at % 0x40,
             Self::Pending => 0x6000 + at % 0x10,
             Self::Anywhere => at % 0x8010,
-        }
-    }
-}
-
-impl Width {
-    fn bytes(self) -> usize {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-            Self::Any(bytes) => usize::from(bytes % 17),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 
+use super::width::Width;
 use crate::driver::{MAX_ACTS, Setup};
 use crate::pci_bench::{Bench, ECAM};
 
@@ -41,15 +42,6 @@ enum Place {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Width {
-    Byte,
-    Half,
-    Word,
-    Double,
-    Any(u8),
-}
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
 enum Value {
     Small(u8),
     /// A configuration address.
@@ -72,18 +64,6 @@ impl Place {
                 bench.bar(usize::from(function % FUNCTIONS)).wrapping_add(u64::from(offset % 0x8010))
             }
             Self::Any(address) => address,
-        }
-    }
-}
-
-impl Width {
-    fn bytes(self) -> usize {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-            Self::Any(bytes) => usize::from(bytes % 17),
         }
     }
 }
