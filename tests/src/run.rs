@@ -112,7 +112,7 @@ fn start(kind: Kind, options: &[String]) -> Result<Host> {
         Kind::Emulated => {
             let there = options::carry(options, Path::new("/")).there;
             let sizes = there.iter().filter_map(|(file, _)| Some(file.metadata().ok()?.len()));
-            Host::emulated(sizes.sum())
+            Host::emulated(host::SAFE_CPUS, sizes.sum())
         }
     }
 }

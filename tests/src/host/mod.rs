@@ -28,6 +28,7 @@ use client::Client;
 use console::ConsoleLog;
 use protocol::{Answer, Greeting, Request};
 
+pub use emulated::SAFE_CPUS;
 pub use process::{Control, Line, Process};
 pub use protocol::{CommandLine, Exit, Received, Stream};
 pub use resources::{Folder, Peer, Tap};
@@ -137,7 +138,7 @@ impl Host {
     pub fn of_kind(kind: Kind) -> Result<Self> {
         match kind {
             Kind::Kvm => Self::kvm(),
-            Kind::Emulated => Self::emulated(0),
+            Kind::Emulated => Self::emulated(emulated::SAFE_CPUS, 0),
         }
     }
 
@@ -156,11 +157,11 @@ impl Host {
         Self::new(Kind::Kvm, local::start()?, tools, path, Some(folder)).with_kvm()
     }
 
-    /// A machine under QEMU's emulation that can hold `file_bytes` of files beside the guests.
-    pub fn emulated(file_bytes: u64) -> Result<Self> {
+    /// A machine under QEMU's emulation with `cpus` CPUs, that can hold `file_bytes` of files beside the guests.
+    pub fn emulated(cpus: u32, file_bytes: u64) -> Result<Self> {
         let programs = build::static_programs()?;
         let memory_mib = EMULATED_MEMORY_MIB + file_bytes.div_ceil(1 << 20);
-        let connection = emulated::start(&programs, memory_mib)?;
+        let connection = emulated::start(&programs, cpus, memory_mib)?;
         let tools = Tools {
             cvmm: CVMM.into(),
             kernel: GUEST_KERNEL.into(),
