@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use cvmm_tests::bench::io::Order;
+use cvmm_tests::bench::io::comparison::Comparison;
 use cvmm_tests::host::Kind;
 use cvmm_tests::{bench, fuzz, run, suite};
 
@@ -73,11 +75,24 @@ enum LabCommand {
     /// With --io, what a disk does instead: 4 KiB random and 128 KiB sequential reads and writes by direct I/O, on
     /// virtio-mmio and virtio-pci, and KVM's count of the guest's exits for each request. All get the kernel with the
     /// project's patches and the same disk of 64 MiB in the host's memory.
+    ///
+    /// With --bounce, what the copy through the pool costs: disk and TCP with a pool, and with devices that reach all memory,
+    /// and how often the pool had no room. With --contend, what sharing it costs: 1, 2 and 4 vCPUs use two disks with one
+    /// pool, and with a pool for each.
     #[command(verbatim_doc_comment)]
     Bench {
         /// Compare disks instead of starts
-        #[arg(long)]
+        #[arg(long, group = "comparison")]
         io: bool,
+        /// Compare the pool with DMA to all memory
+        #[arg(long, group = "comparison")]
+        bounce: bool,
+        /// Compare one pool with a pool for each device
+        #[arg(long, group = "comparison")]
+        contend: bool,
+        /// The guest's kernel, instead of the project's with its patches
+        #[arg(long, value_name = "FILE", requires = "comparison")]
+        kernel: Option<PathBuf>,
         /// Which KVM host to boot guests on
         #[arg(long)]
         host: Option<Kind>,
@@ -121,7 +136,14 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
         LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
         LabCommand::Fuzz { target, input: Some(input), .. } => fuzz::reproduce(target.as_deref(), &input),
         LabCommand::Fuzz { target, seconds, input: None } => fuzz::fuzz(target.as_deref(), seconds),
-        LabCommand::Bench { io: true, host, rounds, json } => bench::io::bench(host, rounds, json.as_deref()),
-        LabCommand::Bench { io: false, host, rounds, json } => bench::bench(host, rounds, json.as_deref()),
+        LabCommand::Bench { io, bounce, contend, kernel, host, rounds, json } => {
+            let comparison = match (io, bounce, contend) {
+                (true, ..) => Comparison::Transports,
+                (_, true, _) => Comparison::Bouncing,
+                (.., true) => Comparison::Contention,
+                _ => return bench::bench(host, rounds, json.as_deref()),
+            };
+            bench::io::bench(comparison, &Order { host, rounds, kernel, json })
+        }
     }
 }

@@ -14,6 +14,7 @@
 //! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see [`net`] |
 //! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see [`hostile`] |
 //! | `cvmm.queues=N` | how many queues the first disk and the first network device must have |
+//! | `cvmm.io=disk\|bounce\|contend` | the loads of `io` |
 //! | `cvmm.seed=N` | seed of all bytes that are written and expected |
 //! | `cvmm.end=poweroff\|reset\|panic\|hang\|idle\|write` | how to end, see [`end`] |
 //!

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::machine::{self, number};
 use super::options::{self, Options};
 use super::report::Report;
+use crate::bench::io::load::{Lock, Pool};
 
 /// swiotlb hands out slots of 2 KiB.
 const SLOT: u64 = 2048;
@@ -142,6 +143,85 @@ pub(super) fn slots_used() -> Result<u64> {
     number(format!("{}/io_tlb_used", debugfs_folder()?))
 }
 
+/// What Linux counted of the first device's bounce buffer, and of the locks of all.
+#[derive(Debug)]
+pub(super) struct Counts {
+    folder: Option<String>,
+    full: u64,
+    lock: Option<Lock>,
+}
+
+impl Counts {
+    /// Begins to count.
+    pub(super) fn begin() -> Self {
+        // Without a pool of its own a device may use the one that `swiotlb=force` makes.
+        let folder = debugfs_folder().ok().or_else(|| Some("/sys/kernel/debug/swiotlb".to_owned()));
+        let folder = folder.filter(|folder| number(format!("{folder}/io_tlb_nslabs")).is_ok());
+        if let Some(folder) = &folder {
+            // 0 is the only number that it takes; where it can't be set, the most since boot is what is told.
+            let _ = fs::write(format!("{folder}/io_tlb_used_hiwater"), "0");
+        }
+        Self { folder, full: times_full(), lock: locks() }
+    }
+
+    /// What was counted since.
+    pub(super) fn end(self) -> (Option<Pool>, Option<Lock>) {
+        let pool = self.folder.and_then(|folder| {
+            let slots = number(format!("{folder}/io_tlb_nslabs")).ok()?;
+            let most = number(format!("{folder}/io_tlb_used_hiwater")).ok()?;
+            Some(Pool { slots, most, full: times_full().saturating_sub(self.full) })
+        });
+        let lock = locks().zip(self.lock).map(|(now, before)| Lock {
+            acquired: now.acquired.saturating_sub(before.acquired),
+            contended: now.contended.saturating_sub(before.contended),
+        });
+        (pool, lock)
+    }
+}
+
+/// Has the kernel count what is done with locks, if it can.
+pub(super) fn count_locks() {
+    // Without CONFIG_LOCK_STAT there is no such file.
+    let _ = fs::write("/proc/sys/kernel/lock_stat", "1");
+}
+
+fn locks() -> Option<Lock> {
+    locks_in(&fs::read_to_string("/proc/lock_stat").ok()?)
+}
+
+/// The lines of the areas' locks: name, con-bounces, contentions, four waiting times, acq-bounces, acquisitions, ...
+/// (Linux, Documentation/locking/lockstat.rst). A lock that was never waited for has no line.
+fn locks_in(text: &str) -> Option<Lock> {
+    let mut lines = text.lines();
+    lines.find(|line| line.starts_with("lock_stat version"))?;
+    let areas = lines.filter_map(|line| {
+        let (name, numbers) = line.rsplit_once(':')?;
+        let numbers: Vec<&str> = numbers.split_whitespace().collect();
+        let (contended, acquired) = (numbers.get(1)?.parse().ok()?, numbers.get(7)?.parse().ok()?);
+        name.contains("areas[i].lock").then_some(Lock { acquired, contended })
+    });
+    Some(areas.fold(Lock { acquired: 0, contended: 0 }, |sum, one| Lock {
+        acquired: sum.acquired + one.acquired,
+        contended: sum.contended + one.contended,
+    }))
+}
+
+/// How often a bounce buffer had no room, in the kernel's own words: a line each time, of which some are left out and
+/// counted in the next.
+fn times_full() -> u64 {
+    let log = machine::kernel_log().unwrap_or_default();
+    log.iter().map(|line| times_full_in(line)).sum()
+}
+
+fn times_full_in(line: &str) -> u64 {
+    match line.split_once(" callbacks suppressed") {
+        Some((before, _)) if before.contains("swiotlb") => {
+            before.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+        }
+        _ => u64::from(line.contains("swiotlb buffer is full")),
+    }
+}
+
 /// The pool's folder in debugfs has the name of its node in the device tree. Where it is depends on whether the first
 /// device came before debugfs' turn at boot.
 fn debugfs_folder() -> Result<String> {
@@ -168,6 +248,22 @@ mod tests {
         assert_eq!(created_numbers("created restricted DMA pool somewhere"), None);
         let line = "acpi PRP0001:00: created restricted DMA pool [mem 0x06000000-0x067fffff]";
         assert_eq!(created_numbers(line), Some((0x600_0000, 8)));
+    }
+
+    #[test]
+    fn lines_of_the_log_and_of_lock_stat() {
+        let lines = [
+            "virtio_blk virtio0: swiotlb buffer is full (sz: 65536 bytes), total 512 (slots), used 512 (slots)",
+            "swiotlb_tbl_map_single: 12 callbacks suppressed",
+            "net_ratelimit: 3 callbacks suppressed",
+        ];
+        assert_eq!(lines.map(times_full_in), [1, 12, 0]);
+        let text = "lock_stat version 0.4\n class name con-bounces contentions\n\n \
+                    &mem->areas[i].lock:  3  5  0.1 2.0 9.0 1.8  40  5000  0.2 3.0 900.0 0.2\n \
+                    -------------------\n &mem->areas[i].lock  5 [<0>] swiotlb_find_slots+0x1\n \
+                    &other:  9  9  0.1 2.0 9.0 1.8  40  7000  0.2 3.0 900.0 0.2\n";
+        assert_eq!(locks_in(text), Some(Lock { acquired: 5000, contended: 5 }));
+        assert_eq!(locks_in("nothing"), None);
     }
 
     #[test]

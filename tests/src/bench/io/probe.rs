@@ -10,13 +10,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::load::{Done, END, Line};
+use super::load::{Done, END, HOST, Line};
+use super::stream;
 use crate::bench::probe;
 
 /// What is measured, as the probe's argument.
@@ -63,6 +65,15 @@ pub fn measure(program: &str, arguments: &[String]) -> Result<Sample> {
 }
 
 fn run(child: &mut Child) -> Result<Sample> {
+    // Without a tap nobody has the address, and the guest needs no port.
+    let port = match TcpListener::bind((HOST, 0)) {
+        Ok(listener) => {
+            let port = listener.local_addr()?.port();
+            std::thread::spawn(move || stream::serve(&listener));
+            port
+        }
+        Err(_) => 0,
+    };
     let mut input = child.stdin.take().context("the input is piped")?;
     let output = BufReader::new(child.stdout.take().context("the console is piped")?);
     let pid = child.id();
@@ -77,7 +88,7 @@ fn run(child: &mut Child) -> Result<Sample> {
                 if conversation.ready(&load, counters)? {
                     return Ok(conversation.sample);
                 }
-                input.write_all(b"\n").context("the console takes no line")?;
+                input.write_all(format!("{port}\n").as_bytes()).context("the console takes no line")?;
             }
             Some(Line::Done(done)) => conversation.done(done)?,
             None => {}
@@ -160,7 +171,7 @@ mod tests {
     use super::*;
 
     fn done(load: &str, requests: u64) -> Done {
-        Done { load: load.into(), requests, time: Duration::from_millis(1) }
+        Done { load: load.into(), requests, time: Duration::from_millis(1), pool: None, lock: None }
     }
 
     fn exits(exits: u64) -> Result<Counters> {

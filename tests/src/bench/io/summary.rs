@@ -4,13 +4,15 @@
 
 use serde_json::{Value, json};
 
-use super::load::{DISK_SIZE, LOADS, Load, NOTHING};
+use super::comparison::{Comparison, Ratio};
+use super::load::{DISK_SIZE, Load, Lock, NOTHING, Pool};
 use super::probe::{ACCESSES, EXITS, Measured, Sample};
-use super::setup::{ALL, Setup, Transport};
+use super::setup::Setup;
 use crate::bench::resident::GUEST_MIB;
 use crate::bench::summary::{Place, Spread};
 use crate::bench::turns::{Competitor, Outcome};
-use crate::bench::vmm::Vmm;
+
+const COLUMN: usize = 25;
 
 /// What is measured of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,8 @@ fn float(number: u64) -> f64 {
 /// The whole comparison.
 #[derive(Debug)]
 pub struct Report {
+    /// What was compared.
+    pub comparison: Comparison,
     /// How many samples there are of each.
     pub rounds: u32,
     /// Names and versions of what is compared with.
@@ -85,10 +89,31 @@ impl Report {
         self.results.iter().find(|(of, _)| *of == setup).map(|(_, result)| result)
     }
 
+    /// All samples of a setup for a load.
+    fn samples(&self, setup: Setup, load: &Load) -> impl Iterator<Item = &Measured> {
+        let samples = self.result(setup).and_then(|result| result.as_ref().ok());
+        samples.into_iter().flatten().filter_map(|sample| measured(sample, load))
+    }
+
     fn spread(&self, setup: Setup, load: &Load, quantity: Quantity) -> Option<Spread> {
         let samples = self.result(setup)?.as_ref().ok()?;
         let values: Option<Vec<f64>> = samples.iter().map(|sample| quantity.of(load, sample)).collect();
         Spread::of(values?.into_iter())
+    }
+
+    /// The most of the pool that was used in any round, and how often it was full in all.
+    fn pool(&self, setup: Setup, load: &Load) -> Option<Pool> {
+        let pools = self.samples(setup, load).filter_map(|measured| measured.done.pool);
+        pools.reduce(|all, one| Pool { most: all.most.max(one.most), full: all.full + one.full, ..all })
+    }
+
+    /// How often the locks were taken, in all rounds.
+    fn lock(&self, setup: Setup, load: &Load) -> Option<Lock> {
+        let locks = self.samples(setup, load).filter_map(|measured| measured.done.lock);
+        locks.reduce(|all, one| Lock {
+            acquired: all.acquired + one.acquired,
+            contended: all.contended + one.contended,
+        })
     }
 
     fn cell(&self, setup: Setup, load: &Load, quantity: Quantity) -> String {
@@ -100,51 +125,74 @@ impl Report {
         }
     }
 
-    /// cvmm's median by QEMU's on the same transport.
-    fn ratio(&self, transport: Transport, load: &Load, quantity: Quantity) -> Option<f64> {
-        let median = |vmm| Some(self.spread(Setup { vmm, transport }, load, quantity)?.median);
-        let (ours, theirs) = (median(Vmm::Cvmm)?, median(Vmm::QemuMicrovm)?);
+    /// The first setup's median by the second's.
+    fn ratio(&self, ratio: &Ratio, load: &Load, quantity: Quantity) -> Option<f64> {
+        let [ours, theirs] = ratio.setups.map(|setup| Some(self.spread(setup, load, quantity)?.median));
+        let (ours, theirs) = (ours?, theirs?);
         (theirs > 0.0).then(|| ours / theirs)
     }
 
     /// The table, ending with a newline.
     pub fn table(&self) -> String {
         let mut text = format!("\n{:<36}", "median (least to most)");
-        for setup in ALL {
-            text += &format!("{:<24}", setup.name());
-            if setup.vmm == Vmm::QemuMicrovm {
-                text += &format!("{:<13}", "cvmm by QEMU");
-            }
+        for name in self.comparison.names() {
+            text += &format!("{name:<COLUMN$}");
         }
-        for load in loads() {
+        for ratio in self.comparison.ratios() {
+            text += &format!("{:<18}", ratio.title);
+        }
+        for load in self.loads() {
             text = text.trim_end().to_owned() + &format!("\n{}\n", load.title);
             for quantity in QUANTITIES {
-                text += &self.row(&load, quantity);
+                text += &self.row(load, quantity);
             }
+            text += &self.row_of("most slots of the pool in use", |setup| {
+                let Pool { slots, most, .. } = self.pool(setup, load)?;
+                Some(format!("{most} of {slots}"))
+            });
+            text += &self
+                .row_of("times the pool was full", |setup| Some(self.pool(setup, load)?.full.to_string()));
+            text += &self.row_of("waits for its lock", |setup| {
+                let Lock { acquired, contended } = self.lock(setup, load)?;
+                Some(format!("{contended} of {acquired}"))
+            });
         }
         text + &self.notes()
     }
 
     fn row(&self, load: &Load, quantity: Quantity) -> String {
         let mut text = format!("  {:<34}", quantity.title(load));
-        for setup in ALL {
-            text += &format!("{:<24}", self.cell(setup, load, quantity));
-            if setup.vmm == Vmm::QemuMicrovm {
-                let ratio = self.ratio(setup.transport, load, quantity);
-                text += &format!("{:<13}", ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x")));
-            }
+        for setup in self.comparison.setups() {
+            text += &format!("{:<COLUMN$}", self.cell(setup, load, quantity));
+        }
+        for ratio in self.comparison.ratios() {
+            let ratio = self.ratio(&ratio, load, quantity);
+            text += &format!("{:<18}", ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}x")));
+        }
+        text.trim_end().to_owned() + "\n"
+    }
+
+    /// A row of what only some setups have; none if no setup has it.
+    fn row_of(&self, title: &str, cell: impl Fn(Setup) -> Option<String>) -> String {
+        let cells: Vec<_> = self.comparison.setups().into_iter().map(cell).collect();
+        if cells.iter().all(Option::is_none) {
+            return String::new();
+        }
+        let mut text = format!("  {title:<34}");
+        for cell in cells {
+            text += &format!("{:<COLUMN$}", cell.as_deref().unwrap_or("-"));
         }
         text.trim_end().to_owned() + "\n"
     }
 
     fn notes(&self) -> String {
         let mut text = format!(
-            "\nrounds: {}, by turns; guests of {GUEST_MIB} MiB and 1 CPU, Linux with the project's patches; a raw disk of \
-             {} MiB\nin the host's memory, direct I/O in the guest, one request at a time (8 with 8 threads)\n",
+            "\nrounds: {}, by turns; guests of {GUEST_MIB} MiB, Linux with the project's patches; raw disks of {} MiB in the \
+             host's memory,\ndirect I/O in the guest, one request at a time in each thread\n",
             self.rounds,
             DISK_SIZE >> 20
         );
-        text += "cvmm's guests copy all data to and from the pool; that is in cvmm's figures. The others have no pool.\n";
+        text += self.comparison.notes();
         text +=
             "Exits are KVM's count of the VM in debugfs, less what the guest's lines around a load cost.\n";
         text += &format!("on {}\n", self.place.text());
@@ -157,7 +205,7 @@ impl Report {
         for version in &self.versions {
             text += &format!("compared with {version}\n");
         }
-        for setup in ALL {
+        for setup in self.comparison.setups() {
             match self.result(setup) {
                 None => text += &format!("{}: not installed\n", setup.name()),
                 Some(result) => {
@@ -171,42 +219,49 @@ impl Report {
         text
     }
 
+    /// Those with requests.
+    fn loads(&self) -> impl Iterator<Item = &'static Load> {
+        self.comparison.loads().iter().filter(|load| **load != NOTHING)
+    }
+
     /// Everything, the samples too.
     pub fn json(&self) -> Value {
         let results = self.results.iter().map(|(setup, result)| {
-            let figures = loads().map(|load| {
+            let figures = self.loads().map(|load| {
                 let unit = if load.random { "requests_per_second" } else { "mebibytes_per_second" };
                 json!({
                     "load": load.name,
                     "bytes": load.bytes,
                     "depth": load.depth,
                     "requests": load.requests,
-                    unit: self.spread(*setup, &load, Quantity::Rate),
-                    "exits_per_request": self.spread(*setup, &load, Quantity::Exits),
-                    "vmm_accesses_per_request": self.spread(*setup, &load, Quantity::Accesses),
+                    unit: self.spread(*setup, load, Quantity::Rate),
+                    "exits_per_request": self.spread(*setup, load, Quantity::Exits),
+                    "vmm_accesses_per_request": self.spread(*setup, load, Quantity::Accesses),
+                    "pool": self.pool(*setup, load),
+                    "lock": self.lock(*setup, load),
                 })
             });
             json!({
-                "vmm": setup.vmm,
-                "transport": setup.transport,
+                "name": setup.name(),
+                "setup": setup,
                 "options": setup.machine("DISK"),
                 "loads": result.is_ok().then(|| figures.collect::<Vec<_>>()),
                 "not_measured": without(result),
                 "samples": result.as_ref().ok(),
             })
         });
-        let ratios = loads().flat_map(|load| {
-            [Transport::Mmio, Transport::Pci].map(|transport| {
+        let ratios = self.loads().flat_map(|load| {
+            self.comparison.ratios().into_iter().map(|ratio| {
                 json!({
                     "load": load.name,
-                    "transport": transport,
-                    "rate": self.ratio(transport, &load, Quantity::Rate),
-                    "exits": self.ratio(transport, &load, Quantity::Exits),
+                    "of": ratio.setups.map(Competitor::name),
+                    "rate": self.ratio(&ratio, load, Quantity::Rate),
+                    "exits": self.ratio(&ratio, load, Quantity::Exits),
                 })
             })
         });
         json!({
-            "version": 1,
+            "version": 2,
             "rounds": self.rounds,
             "guest_mebibytes": GUEST_MIB,
             "disk_mebibytes": DISK_SIZE >> 20,
@@ -214,14 +269,9 @@ impl Report {
             "place": self.place,
             "emulated": self.emulated,
             "results": results.collect::<Vec<_>>(),
-            "cvmm_by_qemu": ratios.collect::<Vec<_>>(),
+            "ratios": ratios.collect::<Vec<_>>(),
         })
     }
-}
-
-/// Those with requests.
-fn loads() -> impl Iterator<Item = Load> {
-    LOADS.into_iter().filter(|load| *load != NOTHING)
 }
 
 /// What is missing of a result, and why.
@@ -239,9 +289,11 @@ fn without(result: &Outcome<Sample>) -> Option<String> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::load::Done;
+    use super::super::load::{DISK_LOADS, Done};
     use super::super::probe::Counters;
     use super::*;
+
+    const LOAD: &Load = &DISK_LOADS[4];
 
     /// The figures of one load, those of nothing and those of a load that is not there.
     fn sample(milliseconds: u64, exits: Option<u64>) -> Sample {
@@ -251,11 +303,13 @@ mod tests {
                 load: load.name.into(),
                 requests: load.requests,
                 time: Duration::from_millis(milliseconds),
+                pool: Some(Pool { slots: 8192, most: milliseconds, full: 2 }),
+                lock: None,
             },
             counters: exits.map(counters).unwrap_or_default(),
         };
         Sample {
-            loads: vec![measured(&NOTHING, exits.map(|_| 100)), measured(&LOADS[4], exits)],
+            loads: vec![measured(&NOTHING, exits.map(|_| 100)), measured(LOAD, exits)],
             no_counters: exits.is_none().then(|| "no debugfs".to_owned()),
         }
     }
@@ -269,27 +323,31 @@ mod tests {
             large_pages: "never".into(),
             load: "0.5".into(),
         };
+        let comparison = Comparison::Transports;
+        let all = comparison.setups();
         let results = vec![
-            (ALL[0], Ok(vec![sample(1000, Some(612)), sample(2000, Some(1124)), sample(500, Some(1124))])),
-            (ALL[1], Ok(vec![sample(2000, Some(2148))])),
-            (ALL[2], Ok(vec![sample(1000, None)])),
-            (ALL[3], Err("no PCI".into())),
+            (all[0], Ok(vec![sample(1000, Some(612)), sample(2000, Some(1124)), sample(500, Some(1124))])),
+            (all[1], Ok(vec![sample(2000, Some(2148))])),
+            (all[2], Ok(vec![sample(1000, None)])),
+            (all[3], Err("no PCI".into())),
         ];
-        Report { rounds: 3, versions: vec!["QEMU 1".into()], place, emulated: true, results }
+        Report { comparison, rounds: 3, versions: vec!["QEMU 1".into()], place, emulated: true, results }
     }
 
     #[test]
     fn rates_and_exits_without_those_of_the_lines() {
-        let (load, report) = (LOADS[4], report());
+        let (load, report) = (LOAD, report());
+        let all = report.comparison.setups();
+        let ratios = report.comparison.ratios();
         assert_eq!((load.name, load.requests), ("sequential-read", 512));
         // 64 MiB in 1 s, 2 s and half a second; 512, 1024 and 1024 exits beyond the lines' 100.
-        let rate = report.spread(ALL[0], &load, Quantity::Rate).unwrap();
+        let rate = report.spread(all[0], load, Quantity::Rate).unwrap();
         assert_eq!((rate.median, rate.least, rate.most), (64.0, 32.0, 128.0));
-        let exits = report.spread(ALL[0], &load, Quantity::Exits).unwrap();
+        let exits = report.spread(all[0], load, Quantity::Exits).unwrap();
         assert_eq!((exits.median, exits.least, exits.most), (2.0, 1.0, 2.0));
-        assert_eq!(report.ratio(Transport::Mmio, &load, Quantity::Rate), Some(2.0));
-        assert_eq!(report.ratio(Transport::Mmio, &load, Quantity::Exits), Some(0.5));
-        assert_eq!(report.ratio(Transport::Pci, &load, Quantity::Rate), None);
+        assert_eq!(report.ratio(&ratios[0], load, Quantity::Rate), Some(2.0));
+        assert_eq!(report.ratio(&ratios[0], load, Quantity::Exits), Some(0.5));
+        assert_eq!(report.ratio(&ratios[1], load, Quantity::Rate), None);
     }
 
     #[test]
@@ -300,25 +358,27 @@ mod tests {
             "2.00x",
             "0.50x",
             "not measured",
-            "cvmm pci: --firmware dt --pool 16M --blk path=DISK,transport=pci\n  exits not measured: no debugfs",
+            "cvmm pci: --firmware dt --cpus 1 --pool 16M --blk path=DISK,transport=pci\n  exits not measured: no debugfs",
             "n/a: see below",
             "n/a: no PCI",
             "kvmtool pci: not installed",
             "pool; that is in cvmm's figures",
+            "2000 of 8192",
             "the times are no hardware's",
         ] {
             assert!(table.contains(text), "{text}: {table}");
         }
-        assert_eq!(report().cell(ALL[4], &LOADS[4], Quantity::Rate), "not installed");
+        let all = Comparison::Transports.setups();
+        assert_eq!(report().cell(all[4], LOAD, Quantity::Rate), "not installed");
         // A counter that KVM does not have is no zero.
-        assert!(report().spread(ALL[0], &LOADS[4], Quantity::Accesses).is_none());
+        assert!(report().spread(all[0], LOAD, Quantity::Accesses).is_none());
     }
 
     #[test]
     fn machines_get_the_samples_too() {
         let json = report().json();
         let first = &json["results"][0];
-        assert_eq!((&first["vmm"], &first["transport"]), (&json!("cvmm"), &json!("mmio")));
+        assert_eq!((&first["name"], &first["setup"]["transport"]), (&json!("cvmm mmio"), &json!("mmio")));
         assert_eq!(first["samples"].as_array().unwrap().len(), 3);
         assert_eq!(first["loads"][3]["mebibytes_per_second"]["median"], json!(64.0));
         assert_eq!(json["results"][3]["not_measured"], json!("n/a: no PCI"));

@@ -38,7 +38,10 @@ pub(super) fn run(options: &Options, report: &Report) {
     let Some(interface) = found else { return };
     report.check("net-offloads", || offloads(&interface));
     let Some(own) = options.list("net").into_iter().find(|part| part.contains('/')) else { return };
-    if !report.check("net-up", || up(&interface, own)) {
+    if !report.check("net-up", || {
+        up(&interface, address(own)?)?;
+        Ok(format!("{} is {own}", interface.name()))
+    }) {
         return;
     }
     let Some(peer) = options.part("net", "peer") else { return };
@@ -68,14 +71,22 @@ fn offloads(interface: &Interface) -> Result<String> {
     Ok("transmit and receive checksums, TCP segmentation".into())
 }
 
-fn up(interface: &Interface, own: &str) -> Result<String> {
+fn address(own: &str) -> Result<(Ipv4Addr, u32)> {
     let (address, bits) = own.split_once('/').context("ADDRESS/BITS")?;
-    let address: Ipv4Addr = address.parse().with_context(|| format!("'{address}' is no address"))?;
-    let bits: u32 =
+    let address = address.parse().with_context(|| format!("'{address}' is no address"))?;
+    let bits =
         bits.parse().ok().filter(|bits| *bits <= 32).with_context(|| format!("'/{bits}' is no mask"))?;
+    Ok((address, bits))
+}
+
+/// Brings the first interface up, with this address and mask.
+pub(super) fn bring_up(options: &Options, own: (Ipv4Addr, u32)) -> Result<()> {
+    up(&find(options)?, own)
+}
+
+fn up(interface: &Interface, (address, bits): (Ipv4Addr, u32)) -> Result<()> {
     interface.set_address(address, bits)?;
-    interface.set_up()?;
-    Ok(format!("{} is {own}", interface.name()))
+    interface.set_up()
 }
 
 fn transfer(interface: &Interface, peer: &str, port: &str, options: &Options, report: &Report) {
