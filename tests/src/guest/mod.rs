@@ -5,11 +5,11 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,reach,full,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
+//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,reach,reach-net,full,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
 //! | `cvmm.pool=BASE,SIZE` | where the pool must be; without it the device tree is believed |
 //! | `cvmm.cpus=N`, `cvmm.mem=BYTES` | how many CPUs, how much memory there must be |
 //! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see [`blk`] |
-//! | `cvmm.reach=mmio,pci` | of which transports `reach` tries the disk |
+//! | `cvmm.reach=mmio,pci`, `cvmm.reach-net=mmio,pci` | of which transports `reach` tries the disk, `reach-net` the network |
 //! | `cvmm.serial=vda:TEXT` | the serial number a disk must have |
 //! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see [`net`] |
 //! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see [`hostile`] |
@@ -48,7 +48,7 @@ use report::{Report, say};
 
 type Scenario = fn(&Options, &Report);
 
-const SCENARIOS: [(&str, Scenario); 15] = [
+const SCENARIOS: [(&str, Scenario); 16] = [
     ("queues", queues::run),
     ("acpi", acpi::run),
     ("pci", pci::run),
@@ -61,6 +61,7 @@ const SCENARIOS: [(&str, Scenario); 15] = [
     ("net", net::run),
     ("rng", rng::run),
     ("reach", blk::run_reach),
+    ("reach-net", net::run_reach),
     ("full", pool::run_full),
     ("hostile", hostile::run),
     ("io", io::run),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Every kernel with every text of the proposal: what comes of a disk on each transport, for each form of description.
+//! Every kernel with every text of the proposal: what comes of a disk and a network device on each transport, for each form
+//! of description.
 //!
 //! A cell is one of three. What it must be is said by [`expected`], from what the texts and the kernels are; what it is,
 //! the guest and the report say. The README shows the table.
@@ -33,6 +34,7 @@ enum Text {
 }
 use Text::*;
 
+const TRANSPORTS: [&str; 2] = ["mmio", "pci"];
 const TEXTS: [Text; 5] = [Upstream, RfcRefuse, RfcAllow, PlanRefuse, PlanAllow];
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,10 +86,14 @@ fn the_patched_kernel_with_acpi() {
     row(Kernel::Patched, "acpi");
 }
 
-/// A guest for each text, with a disk on either transport.
+/// A guest for each text, with a disk and a network device on either transport.
 fn row(kernel: Kernel, firmware: &str) {
     let (host, images) = (Host::shared(), Images::new());
     let image = images.pattern("disk", pattern::SEED, reach::PATTERN);
+    let taps = TRANSPORTS.map(|transport| {
+        let ([a, b, c, d], _, bits) = reach::network(transport);
+        host.tap(&format!("cvmm-{transport}"), &format!("{a}.{b}.{c}.{d}/{bits}")).unwrap()
+    });
     for text in TEXTS {
         let options: &[&str] = match text {
             Upstream => &["--spec=upstream"],
@@ -96,20 +102,26 @@ fn row(kernel: Kernel, firmware: &str) {
             PlanRefuse => &["--spec=plan", "--unaware=refuse"],
             PlanAllow => &["--spec=plan", "--unaware=allow"],
         };
-        let guest = Guest::new(&host, "reach")
+        let guest = Guest::new(&host, "reach,reach-net")
             .firmware(firmware)
             // Not where the page allocator begins: a stock kernel gives a pool that it rejects to it.
             .pool(8 * MIB, Some(64 * MIB))
-            .word("cvmm.reach=mmio,pci")
+            .word("cvmm.reach=mmio,pci cvmm.reach-net=mmio,pci")
             .disk(&image, "disk-mmio", "")
-            .disk(&image, "disk-pci", ",transport=pci");
+            .disk(&image, "disk-pci", ",transport=pci")
+            .option(format!("--net=tap={}", taps[0].name()))
+            .option(format!("--net=tap={},transport=pci", taps[1].name()));
         let guest = options.iter().fold(guest, |guest, option| guest.option(*option));
         let guest = if kernel == Kernel::Patched { guest.patched() } else { guest };
         let ended = guest.run(0, "powered-off");
-        for (device, transport) in [("blk0", "mmio"), ("blk1", "pci")] {
+        for (index, transport) in TRANSPORTS.into_iter().enumerate() {
             let cell = expected(kernel, firmware, transport, text);
             println!("{kernel:?} {firmware} {transport} {text:?}: {cell:?}");
-            assert_cell(cell, &ended, ended.report.device(device), (kernel, text));
+            for (kind, queues) in [("blk", 1), ("net", 2)] {
+                let device = ended.report.device(&format!("{kind}{index}"));
+                assert_eq!((&*device.transport, &*device.kind), (transport, kind));
+                assert_cell(cell, &ended, (device, queues), (kernel, text));
+            }
             let left = images.path(&format!("{transport}-after"));
             ended.get(&format!("disk-{transport}"), &left);
             assert_disk(cell == Cell::Works, &left);
@@ -117,8 +129,14 @@ fn row(kernel: Kernel, firmware: &str) {
     }
 }
 
-fn assert_cell(cell: Cell, ended: &Ended<'_>, device: &Device, (kernel, text): (Kernel, Text)) {
-    let seen = ended.seen(&format!("reach-{}", device.transport));
+fn assert_cell(
+    cell: Cell,
+    ended: &Ended<'_>,
+    (device, queues): (&Device, usize),
+    (kernel, text): (Kernel, Text),
+) {
+    let scenario = if device.kind == "net" { "reach-net" } else { "reach" };
+    let seen = ended.seen(&format!("{scenario}-{}", device.transport));
     let what = || format!("{cell:?}, but the guest saw '{seen}', and the report says {device:#x?}");
     let bit = match text {
         Upstream => None,
@@ -133,14 +151,15 @@ fn assert_cell(cell: Cell, ended: &Ended<'_>, device: &Device, (kernel, text): (
     let moved = device.dma.read.bytes + device.dma.written.bytes + device.dma.rings.bytes;
     if cell == Cell::Works {
         ended.ensure(seen == "works" && device.refused == 0, what);
-        ended.ensure(device.queues.len() == 1 && moved > 0, what);
+        ended.ensure(device.queues.len() == queues && moved > 0, what);
         ended.report.assert_rings_of(device);
         let aware = kernel == Kernel::Patched && bit == Some(45);
         let accepted = device.features.accepted_names.iter().any(|name| name == "RESTRICTED_DMA");
         ended.ensure(accepted == aware, what);
         return;
     }
-    ended.ensure(["no disk", "no capacity"].contains(&&*seen), what);
+    let not_used = ["no disk", "no capacity", "no interface", "no answer"];
+    ended.ensure(not_used.iter().any(|words| seen.starts_with(words)), what);
     ended.ensure(device.queues.is_empty() && moved == 0, what);
     let why = device.features.refused_offer.as_deref();
     if cell == Cell::Refused {
@@ -175,7 +194,7 @@ fn the_readme_has_the_table() {
     );
     for (kernel, name) in [(Kernel::Stock, "stock 6.12"), (Kernel::Patched, "with our patches")] {
         for firmware in ["dt", "acpi"] {
-            for transport in ["mmio", "pci"] {
+            for transport in TRANSPORTS {
                 let cells = TEXTS.map(|text| match expected(kernel, firmware, transport, text) {
                     Cell::Works => "**works**",
                     Cell::Refused => "refused",

@@ -55,6 +55,19 @@ fn matrix(kind: Kind, indirect: bool) {
     check::matrix(&run, kind, indirect);
 }
 
+/// The bit changes nothing about what is refused, and the driver finds its pool in the registers.
+#[test]
+fn blk_by_the_plan() {
+    let victims = Victims { plan: true, ..Victims::of(Kind::Blk, true) };
+    let Some(run) = guest::boot("matrix=blk,indirect", victims) else { return };
+    check::matrix(&run, Kind::Blk, true);
+    let devices = run.report["devices"].as_array().unwrap();
+    for device in devices.iter().filter(|device| device["kind"] == "blk") {
+        let accepted = device["features"]["accepted_names"].as_array().unwrap();
+        assert!(accepted.iter().any(|name| name == "RESTRICTED_DMA"), "{device:#}");
+    }
+}
+
 #[test]
 fn messages_of_msix_table_entries() {
     let Some(run) = guest::boot("matrix=messages", Victims { rngs: 1, ..Victims::default() }) else { return };

@@ -11,6 +11,8 @@ pub struct Victims {
     pub nets: usize,
     /// Pairs of queues of each network device.
     pub pairs: usize,
+    /// `--spec plan`: the driver must accept the feature bit, and the registers name the pool.
+    pub plan: bool,
 }
 
 impl Victims {
@@ -41,22 +43,27 @@ impl Victims {
     pub fn options(&self, image: impl Fn(usize) -> String, tap: impl Fn(usize) -> String) -> Vec<String> {
         let mut options: Vec<String> = [
             "--mem=36M",
-            // One after the other, and private memory before and behind them.
+            // One after the other, and private memory before and behind them. Each device is bound to its pool, since with the
+            // plan's text one that uses the default pool has no reference to it.
             "--pool=size=2M,base=16M,name=witness",
             "--pool=size=2M,base=18M,name=victims,default",
         ]
         .map(String::from)
         .into();
+        if self.plan {
+            options.push("--spec=plan".into());
+        }
         let (mut images, mut taps) = (0.., 0..);
         for transport in ["mmio", "pci"] {
             for number in images.by_ref().take(self.disks) {
-                options.push(format!("--blk=path={},transport={transport}", image(number)));
+                let image = image(number);
+                options.push(format!("--blk=path={image},transport={transport},pool=victims"));
             }
             for number in taps.by_ref().take(self.nets) {
                 let (tap, pairs) = (tap(number), self.pairs);
-                options.push(format!("--net=tap={tap},transport={transport},queues={pairs}"));
+                options.push(format!("--net=tap={tap},transport={transport},queues={pairs},pool=victims"));
             }
-            options.extend((0..self.rngs).map(|_| format!("--rng=transport={transport}")));
+            options.extend((0..self.rngs).map(|_| format!("--rng=transport={transport},pool=victims")));
         }
         options.push("--rng=transport=mmio,pool=witness".into());
         options

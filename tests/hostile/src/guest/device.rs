@@ -17,6 +17,8 @@ pub(super) const INDIRECT_DESC: u64 = 1 << 28;
 const EVENT_IDX: u64 = 1 << 29;
 pub(super) const VERSION_1: u64 = 1 << 32;
 pub(super) const ACCESS_PLATFORM: u64 = 1 << 33;
+/// resources/review/step3.md.
+const RESTRICTED_DMA: u64 = 1 << 45;
 
 /// The interrupt cause "configuration change", in InterruptStatus and in ISR status.
 const CONFIGURATION: u32 = 2;
@@ -27,6 +29,8 @@ pub(super) const PATIENCE: u32 = 50_000;
 /// Offsets of virtio-mmio registers (virtio 1.3, 4.2.2).
 mod mmio {
     pub(super) const DEVICE_ID: u64 = 0x008;
+    pub(super) const DEVICE_FEATURES: u64 = 0x010;
+    pub(super) const DEVICE_FEATURES_SELECT: u64 = 0x014;
     pub(super) const DRIVER_FEATURES: u64 = 0x020;
     pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x024;
     pub(super) const QUEUE_SELECT: u64 = 0x030;
@@ -36,10 +40,14 @@ mod mmio {
     pub(super) const INTERRUPT_STATUS: u64 = 0x060;
     pub(super) const STATUS: u64 = 0x070;
     pub(super) const AREAS: [u64; 3] = [0x080, 0x090, 0x0a0];
+    /// resources/review/step4.md: address and length, in halves.
+    pub(super) const RESTRICTED_DMA: [u64; 4] = [0x0d0, 0x0d4, 0x0d8, 0x0dc];
 }
 
 /// Offsets in the common configuration structure (virtio 1.3, 4.1.4.3).
 mod common {
+    pub(super) const DEVICE_FEATURES_SELECT: u64 = 0x00;
+    pub(super) const DEVICE_FEATURES: u64 = 0x04;
     pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x08;
     pub(super) const DRIVER_FEATURES: u64 = 0x0c;
     pub(super) const STATUS: u64 = 0x14;
@@ -49,6 +57,8 @@ mod common {
     pub(super) const QUEUE_ENABLE: u64 = 0x1c;
     pub(super) const QUEUE_NOTIFY_OFF: u64 = 0x1e;
     pub(super) const AREAS: [u64; 3] = [0x20, 0x28, 0x30];
+    /// resources/review/step4.md: address and length, in halves.
+    pub(super) const RESTRICTED_DMA: [u64; 4] = [0x40, 0x44, 0x48, 0x4c];
 }
 
 /// Where the structures of a virtio-pci function are.
@@ -138,7 +148,26 @@ impl Device {
     /// A driver's first steps (virtio 1.3, 3.1.1), up to FEATURES_OK, which the device may refuse.
     pub(super) fn negotiate(&self, indirect: bool) -> bool {
         let extra = if indirect { INDIRECT_DESC | EVENT_IDX } else { 0 };
-        self.accept(VERSION_1 | ACCESS_PLATFORM | self.features | extra)
+        self.accept(VERSION_1 | ACCESS_PLATFORM | self.restricted_dma() | self.features | extra)
+    }
+
+    /// The feature bit of the plan, if the device offers it and names the pool that the device tree says it has.
+    fn restricted_dma(&self) -> u64 {
+        let (base, select, features, registers) = match self.pci {
+            Some(pci) => {
+                (pci.common, common::DEVICE_FEATURES_SELECT, common::DEVICE_FEATURES, common::RESTRICTED_DMA)
+            }
+            None => {
+                (self.registers, mmio::DEVICE_FEATURES_SELECT, mmio::DEVICE_FEATURES, mmio::RESTRICTED_DMA)
+            }
+        };
+        self.hardware.write(base + select, 1u32);
+        let offered = u64::from(self.hardware.read::<u32>(base + features)) << 32;
+        let [low, high, length_low, length_high] =
+            registers.map(|register| u64::from(self.hardware.read::<u32>(base + register)));
+        let (address, length) = (high << 32 | low, length_high << 32 | length_low);
+        let is_ours = (address, address.wrapping_add(length)) == self.pool;
+        if is_ours { offered & RESTRICTED_DMA } else { 0 }
     }
 
     /// The same with any features.

@@ -7,6 +7,7 @@
 
 mod interface;
 mod ping;
+mod reach;
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub(super) fn run(options: &Options, report: &Report) {
         return;
     }
     let Some(peer) = options.part("net", "peer") else { return };
-    report.check("net-ping", || ping::run(peer.parse().context("peer")?));
+    report.check("net-ping", || ping::run(peer.parse().context("peer")?, ping::PATIENCE));
     if let Some(port) = options.part("net", "port") {
         transfer(&interface, peer, port, options, report);
     }
@@ -77,6 +78,13 @@ fn address(own: &str) -> Result<(Ipv4Addr, u32)> {
     let bits =
         bits.parse().ok().filter(|bits| *bits <= 32).with_context(|| format!("'/{bits}' is no mask"))?;
     Ok((address, bits))
+}
+
+/// `cvmm.reach-net=mmio,pci`: what comes of a network device on each.
+pub(super) fn run_reach(options: &Options, report: &Report) {
+    for transport in options.list("reach-net") {
+        report.check(&format!("reach-net-{transport}"), || reach::reach(transport));
+    }
 }
 
 /// Brings the first interface up, with this address and mask.

@@ -15,11 +15,12 @@ const ECHO_REPLY: u8 = 0;
 const TIMES: u8 = 3;
 /// Header and payload; not so long that it needs fragments.
 const LENGTH: usize = 1000;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn run(peer: Ipv4Addr) -> Result<String> {
+pub(super) fn run(peer: Ipv4Addr, patience: Duration) -> Result<String> {
     let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket")?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     let mut slowest = Duration::ZERO;
     for number in 1..=TIMES {
         let request = message(ECHO_REQUEST, number);
@@ -27,7 +28,7 @@ pub(super) fn run(peer: Ipv4Addr) -> Result<String> {
         socket
             .send_to(&request, &SocketAddrV4::new(peer, 0).into())
             .with_context(|| format!("send to {peer}"))?;
-        wait_for(&mut socket, &message(ECHO_REPLY, number), sent)
+        wait_for(&mut socket, &message(ECHO_REPLY, number), sent + patience)
             .with_context(|| format!("echo request {number} of {TIMES} to {peer}"))?;
         slowest = slowest.max(sent.elapsed());
     }
@@ -38,14 +39,14 @@ pub(super) fn run(peer: Ipv4Addr) -> Result<String> {
 }
 
 /// A raw socket gets all ICMP messages with their IP header; ours is the one with the right end.
-fn wait_for(socket: &mut Socket, reply: &[u8], sent: Instant) -> Result<()> {
+fn wait_for(socket: &mut Socket, reply: &[u8], deadline: Instant) -> Result<()> {
     let mut packet = [0; 2048];
     loop {
         let length = socket.read(&mut packet).context("no answer")?;
         if packet[..length].ends_with(reply) {
             return Ok(());
         }
-        ensure!(sent.elapsed() < PATIENCE, "no answer, only other messages");
+        ensure!(Instant::now() < deadline, "no answer, only other messages");
     }
 }
 
