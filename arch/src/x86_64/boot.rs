@@ -34,6 +34,42 @@ pub enum Error {
     /// Neither bzImage nor ELF.
     #[error("this is neither a bzImage nor an ELF kernel (vmlinux) for x86_64")]
     NotAKernel,
+    /// An ELF file of another machine.
+    #[error("it is an ELF file whose {field} is {is}; that of a kernel for x86_64 is {needed}")]
+    ElfHeader {
+        /// As the ELF specification calls it.
+        field: &'static str,
+        /// What it is.
+        is: u16,
+        /// What it has to be.
+        needed: u16,
+    },
+    /// An ELF file that ends before what its headers name.
+    #[error("the ELF file ends within its headers")]
+    ElfTruncated,
+    /// An ELF file that asks for nothing in memory.
+    #[error("the ELF file has no segment to load")]
+    ElfEmpty,
+    /// A segment with less room than contents.
+    #[error(
+        "its segment for {address:#x} has {file:#x} bytes in the file and room for {memory:#x} in memory"
+    )]
+    ElfSegment {
+        /// Physical address.
+        address: u64,
+        /// p_filesz.
+        file: u64,
+        /// p_memsz.
+        memory: u64,
+    },
+    /// The entry leads nowhere.
+    #[error("it starts at {entry:#x}, which is not in what it loads, {extent}")]
+    ElfEntry {
+        /// e_entry.
+        entry: u64,
+        /// What it loads.
+        extent: Range,
+    },
     /// Too old a bzImage, or a 32-bit one.
     #[error(
         "it has no 64-bit entry or speaks boot protocol {:#x}; needed are a 64-bit kernel and 0x20f (Linux 5.5)",
@@ -43,7 +79,7 @@ pub enum Error {
         /// The boot protocol that it speaks.
         version: u16,
     },
-    /// It wants to be where our own structures are.
+    /// It wants to be where our own structures are, or past the end of the address space.
     #[error("it is to be loaded at {address:#x}; a kernel is above the first megabyte, and below 4 GiB")]
     Place {
         /// The lowest address.
@@ -130,6 +166,11 @@ impl Error {
         match self {
             Error::KernelRead(_)
             | Error::NotAKernel
+            | Error::ElfHeader { .. }
+            | Error::ElfTruncated
+            | Error::ElfEmpty
+            | Error::ElfSegment { .. }
+            | Error::ElfEntry { .. }
             | Error::TooOld { .. }
             | Error::Place { .. }
             | Error::Truncated { .. }

@@ -11,6 +11,8 @@ use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
 
 use super::boot::{Error, Result};
 
+mod elf;
+
 const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
 /// Offset of the setup header, and of its magic, in a bzImage.
 const SETUP_HEADER: u64 = 0x1f1;
@@ -56,6 +58,7 @@ fn read(image: &mut File, to: &mut [u8]) -> Result<()> {
 }
 
 fn load_elf(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
+    let extent = elf::extent(image)?;
     let loaded = Elf::load(memory, None, image, Some(GuestAddress(LOWEST_LOAD))).map_err(Error::Kernel)?;
     let entry = loaded.kernel_load.0;
     // The protocol's own values: an ELF image has no setup header.
@@ -68,10 +71,6 @@ fn load_elf(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
         cmdline_size: 2047,
         ..Default::default()
     };
-    let extent = Range::from_bounds(LOWEST_LOAD, loaded.kernel_end).ok_or(Error::NotAKernel)?;
-    if !(extent.base()..extent.end()).contains(&entry) {
-        return Err(Error::NotAKernel);
-    }
     Ok(Kernel { entry, extent, header })
 }
 
