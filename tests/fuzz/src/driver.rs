@@ -168,7 +168,7 @@ pub struct Start {
     pub queues: Vec<Setup>,
 }
 
-/// The driver's memory of what it did.
+/// The driver's memory of what it did; addresses are [homes](crate::memory).
 #[derive(Debug, Default)]
 pub struct Driver {
     /// The queues as it set them up.
@@ -203,7 +203,8 @@ impl Driver {
                 };
                 let address = address.address(&self.layouts);
                 let flags = u16::from(*flags & 7) | u16::from(*flags & 0xf8) << 6;
-                let descriptor = bytes(address, length.bytes(address), flags, (*next).into());
+                let length = length.bytes(address);
+                let descriptor = bytes(memory.now(address), length, flags, (*next).into());
                 memory.write(at.wrapping_add(16 * u64::from(*index % 32)), &descriptor);
             }
             Act::Offer { queue, head } => self.offer(memory, self.queue(*queue), (*head).into()),
@@ -249,14 +250,14 @@ impl Driver {
         let index = |number: usize| (first % modulus + u16::try_from(number).expect("few")) % modulus;
         for (number, (address, len, flags)) in table.iter().enumerate() {
             let next = u16::from(number < last);
-            let descriptor = bytes(*address, *len, flags | next, index(number + 1));
+            let descriptor = bytes(memory.now(*address), *len, flags | next, index(number + 1));
             memory.write(at.wrapping_add(16 * u64::from(index(number))), &descriptor);
         }
         let head = self.next_descriptor[queue] % size;
         if indirect {
             let len = u32::try_from(16 * table.len()).expect("few");
             let at_head = self.layouts[queue].areas[0].wrapping_add(16 * u64::from(head));
-            memory.write(at_head, &bytes(at, len, 4, 0));
+            memory.write(at_head, &bytes(memory.now(at), len, 4, 0));
         }
         let taken = if indirect { 1 } else { u16::try_from(table.len()).expect("few") };
         self.next_descriptor[queue] = head.wrapping_add(taken) % size;

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod echo;
 pub mod memory;
 pub mod pci_bench;
+pub mod profile;
 pub mod session;
 pub mod spec;
 pub mod targets;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A pool between two guards, and the shadow of it: what the model says is in it.
+//!
+//! A pool that is memory of a PCI function moves with its BAR. The driver here writes to a byte's *home*, where it is while
+//! the pool is at [`BASE`]; what it tells the device is where the byte is now.
 
 #![allow(unsafe_code)]
 
@@ -42,7 +45,7 @@ impl Memory {
         // SAFETY: these bytes are a part of a mapping that is never unmapped, and they are only accessed as volatile.
         let inner = unsafe { builder.with_raw_mmap_pointer(whole.as_ptr().add(GUARD)) }.build();
         let pool = Pool::new("pool", BASE, inner.expect("a part of a mapping")).expect("an address");
-        let shadow = Shadow(vec![0; size]);
+        let shadow = Shadow { bytes: vec![0; size], base: Some(BASE) };
         Self { gate: Gate::new(pool), whole, shadow, seen: vec![0; size + 2 * GUARD] }
     }
 
@@ -56,13 +59,28 @@ impl Memory {
         &mut self.shadow
     }
 
+    /// Now the pool begins there, or it is nowhere.
+    pub fn move_to(&mut self, base: Option<u64>) {
+        self.shadow.base = base;
+    }
+
+    /// Where the pool begins now.
+    pub fn base(&self) -> Option<u64> {
+        self.shadow.base
+    }
+
+    /// Where the byte is now that has this home.
+    pub fn now(&self, home: u64) -> u64 {
+        home.wrapping_add(self.shadow.base.unwrap_or(BASE)).wrapping_sub(BASE)
+    }
+
     /// The driver writes; what is not in the pool is not there.
     pub fn write(&mut self, address: u64, bytes: &[u8]) {
         for (at, byte) in (0..).zip(bytes) {
             let offset = address.wrapping_add(at).wrapping_sub(BASE);
             if offset < SIZE {
                 let offset = usize_of(offset);
-                self.shadow.0[offset] = *byte;
+                self.shadow.bytes[offset] = *byte;
                 self.whole.as_volatile_slice().write_obj(*byte, GUARD + offset).expect("inside");
             }
         }
@@ -78,8 +96,8 @@ impl Memory {
             before.iter().chain(after).all(|byte| *byte == CANARY),
             "a byte outside the pool was written"
         );
-        if pool != self.shadow.0 {
-            let pairs = pool.iter().zip(&self.shadow.0).enumerate();
+        if pool != self.shadow.bytes {
+            let pairs = pool.iter().zip(&self.shadow.bytes).enumerate();
             let wrong: Vec<_> = pairs.filter(|(_, (is, should))| is != should).take(8).collect();
             panic!("pool bytes that should be otherwise (offset, is, should be): {wrong:x?}");
         }
@@ -94,25 +112,32 @@ impl Default for Memory {
 
 /// The bytes of the pool as the model has them.
 #[derive(Clone, Debug)]
-pub struct Shadow(Vec<u8>);
+pub struct Shadow {
+    bytes: Vec<u8>,
+    /// Where it is now.
+    base: Option<u64>,
+}
 
 impl Shadow {
-    /// Whether all of these bytes are the pool's; a range without bytes names an address that must be the pool's.
-    pub fn has(address: u64, len: u64) -> bool {
+    /// The home of the first of these bytes, if all are the pool's; a range without bytes names an address that must be the
+    /// pool's.
+    pub fn home(&self, address: u64, len: u64) -> Option<u64> {
+        let base = self.base?;
         let (first, end) = (u128::from(address), u128::from(address) + u128::from(len.max(1)));
-        first >= u128::from(BASE) && end <= u128::from(BASE + SIZE)
+        let good = first >= u128::from(base) && end <= u128::from(base) + u128::from(SIZE);
+        good.then(|| BASE + (address - base))
     }
 
     /// Bytes that are the pool's.
     pub fn read(&self, address: u64, len: u64) -> &[u8] {
         let at = usize_of(address - BASE);
-        &self.0[at..at + usize_of(len)]
+        &self.bytes[at..at + usize_of(len)]
     }
 
     /// Writes bytes that are the pool's.
     pub fn write(&mut self, address: u64, bytes: &[u8]) {
         let at = usize_of(address - BASE);
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
     /// Reads a little endian number.

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use cvmm_devices::bus::Bus;
+use cvmm_devices::bus::{Bus, BusDevice};
 use cvmm_devices::pci::{ConfigPorts, Ecam, Message, PciBus, Slot};
 use cvmm_devices::virtio::pci::{PciInterrupt, PciTransport};
 use cvmm_devices::virtio::{Core, EventFds, Handle};
@@ -12,20 +12,25 @@ use cvmm_firmware::Range;
 
 use crate::driver::{Driver, Setup};
 use crate::echo::{Echo, Log};
-use crate::memory::{Memory, usize_of};
+use crate::memory::{BASE, Memory, SIZE, usize_of};
+use crate::profile::Profile;
 use crate::spec::core::half;
-use crate::spec::pci::{BAR_SIZE, Function, QUEUES};
+use crate::spec::pci::{BAR_SIZE, FIELDS, Function, QUEUES};
+use crate::spec::queue::Layout;
 
 /// Where configuration space is.
 pub const ECAM: u64 = 0xe000_0000;
 const ECAM_SIZE: u64 = 1 << 20;
 /// Where BARs are at first.
 const BARS: u64 = 0xc000_0000;
+/// Where CPUs reach a function's memory.
+const MEMORY: Range = Range::fixed(BASE, 16 * SIZE);
 
 /// What the machine was told by a function.
 #[derive(Debug, Default)]
 struct Told {
     window: Option<Range>,
+    memory: Option<Range>,
     routes: [Option<Message>; QUEUES + 1],
     pin: bool,
 }
@@ -36,6 +41,11 @@ struct Notes(Mutex<Told>);
 impl Slot for Notes {
     fn map(&self, window: Option<Range>) {
         self.0.lock().unwrap().window = window;
+    }
+    fn map_memory(&self, window: Option<Range>) -> bool {
+        let window = window.filter(|window| MEMORY.contains(window));
+        self.0.lock().unwrap().memory = window;
+        window.is_some()
     }
     fn route(&self, vector: u16, message: Message) {
         self.0.lock().unwrap().routes[usize::from(vector)] = Some(message);
@@ -55,6 +65,8 @@ struct Plugged {
     slot: Arc<Notes>,
     log: Log,
     model: Function,
+    /// Where its BAR was before.
+    was: u64,
 }
 
 /// See above. Functions are devices 1 and on.
@@ -73,25 +85,35 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A bus with that many functions.
-    pub fn new(count: u8) -> Self {
-        let pool = Memory::new();
+    /// A bus with that many functions; a pool in a BAR is for one.
+    pub fn new(count: u8, profile: Profile) -> Self {
+        assert!(count == 1 || !profile.on_device(), "each would move the pool of all");
+        let mut pool = Memory::new();
         let (mut bus, mut functions) = (PciBus::default(), Vec::new());
         for number in 1..=count {
             let (slot, log) = (Arc::<Notes>::default(), Log::default());
             let queues = u16::try_from(QUEUES).expect("few");
             let interrupt = Arc::new(PciInterrupt::new(queues, slot.clone()).expect("eventfds"));
             let device = Box::new(Echo::new(QUEUES, &log));
-            let core = Core::new("device", device, pool.gate().clone(), interrupt.clone());
+            let core = Core::new("device", device, pool.gate().clone(), interrupt.clone())
+                .with_restricted_dma(profile.restricted());
             let handle = Arc::clone(core.handle());
             let notifications = Arc::new(EventFds::new(QUEUES).expect("eventfds"));
             let bar = Range::fixed(BARS + BAR_SIZE * u64::from(number), BAR_SIZE);
             let transport =
                 PciTransport::new(core, interrupt.clone(), notifications.clone(), slot.clone(), bar);
-            let transport = Arc::new(transport.expect("it fits"));
+            let mut transport = transport.expect("it fits");
+            if profile.on_device() {
+                let memory = Range::fixed(MEMORY.base(), SIZE);
+                transport = transport.with_device_memory(memory).expect("it is as large as the pool");
+            }
+            let transport = Arc::new(transport);
             bus.insert(number, transport.clone()).expect("it is free");
-            let model = Function::new(config_space(&*transport));
-            functions.push(Plugged { transport, interrupt, notifications, handle, slot, log, model });
+            let (model, was) = (Function::new(config_space(&*transport), profile), bar.base());
+            functions.push(Plugged { transport, interrupt, notifications, handle, slot, log, model, was });
+        }
+        if profile.on_device() {
+            pool.move_to(None);
         }
         let bus = Arc::new(bus);
         let (mut memory, mut ports) = (Bus::default(), Bus::default());
@@ -123,7 +145,9 @@ impl Bench {
         self.memory.write(address, data);
         match target {
             Target::Config(offset) => self.write_config(offset, 12, data),
-            Target::Bar(function, offset) => self.functions[function].model.write_bar(offset, data),
+            Target::Bar(function, offset) => {
+                self.functions[function].model.write_bar(offset, data, self.pool.shadow());
+            }
             Target::Nothing => {}
         }
         self.work();
@@ -204,7 +228,15 @@ impl Bench {
         if let Some((device, offset)) = Self::register(address, bits, data.len())
             && let Some(function) = device.checked_sub(1).and_then(|index| self.functions.get_mut(index))
         {
-            function.model.write_config(offset, data);
+            let before = function.model.bar();
+            function.model.write_config(offset, data, self.pool.shadow());
+            if function.model.bar() != before {
+                function.was = before;
+            }
+            if function.model.has_memory() {
+                let reached = function.model.memory().and_then(|base| Range::new(base, SIZE));
+                self.pool.move_to(reached.filter(|at| MEMORY.contains(at)).map(|at| at.base()));
+            }
         }
     }
 
@@ -226,10 +258,10 @@ impl Bench {
         self.probe();
     }
 
-    /// Who answers where the BARs are: the last bytes belong to no structure, so nothing happens.
+    /// Who answers where the BARs are, and where they were: the last bytes belong to no structure, so nothing happens.
     fn probe(&self) {
-        for function in &self.functions {
-            let at = function.model.bar() + (BAR_SIZE - 1);
+        for base in self.functions.iter().flat_map(|function| [function.model.bar(), function.was]) {
+            let at = base + (BAR_SIZE - 1);
             let mut byte = [0xa5];
             self.memory.read(at, &mut byte);
             let expected = match self.target(at, 1) {
@@ -247,7 +279,21 @@ impl Bench {
         for Plugged { transport, interrupt, slot, model, .. } in &mut self.functions {
             let told = slot.0.lock().unwrap();
             assert_eq!(told.window.map(|window| window.base()), model.window(), "where the BAR is");
+            assert_eq!(
+                told.memory.map(|at| at.base()),
+                self.pool.base().filter(|_| model.has_memory()),
+                "where BAR 2 is"
+            );
             assert_eq!(told.pin, model.pin(), "the interrupt pin");
+            for (offset, len) in FIELDS {
+                let mut data = [0xa5; 4];
+                transport.read(offset, &mut data[..len]);
+                assert_eq!(
+                    data[..len],
+                    model.read_bar(offset, len),
+                    "the common configuration at {offset:#x}"
+                );
+            }
             let mut number = 0;
             let look = |vector: u16, fd: &vmm_sys_util::eventfd::EventFd| {
                 let entry = &mut model.msix.vectors[usize::from(vector)];
@@ -271,13 +317,14 @@ impl Bench {
     pub fn initialise(&mut self, without: u16, setup: Setup) {
         let chosen = |step: u16| without % 16 != step;
         let device = ECAM + (1 << 15);
+        let feature = if chosen(10) { self.functions[0].model.core.feature() } else { 0 };
         if chosen(0) {
             self.write(device + 4, &6u16.to_le_bytes());
         }
         if chosen(9) {
             self.write(self.msix_control(0) + 1, &[0x80]);
         }
-        let bar = self.bar(0);
+        let (bar, moved) = (self.bar(0), self.pool.now(0));
         let mut write = |step, field: u64, len: usize, value: u32| {
             if chosen(step) {
                 self.write(bar + field, &value.to_le_bytes()[..len]);
@@ -287,12 +334,13 @@ impl Bench {
         write(2, 0x14, 1, 1);
         write(2, 0x14, 1, 3);
         write(3, 0x08, 4, 0);
-        write(3, 0x0c, 4, if chosen(8) { 0x3000_0021 } else { 1 });
+        write(3, 0x0c, 4, half(feature, 0) | if chosen(8) { 0x3000_0021 } else { 1 });
         write(3, 0x08, 4, 1);
-        write(3, 0x0c, 4, 3);
+        write(3, 0x0c, 4, half(feature, 1) | 3);
         write(4, 0x14, 1, 11);
         for queue in [0, 1] {
-            let layout = setup.layout(usize::from(queue == 1));
+            let mut layout = setup.layout(usize::from(queue == 1));
+            layout.areas = layout.areas.map(|area| area.wrapping_add(moved));
             write(5, 0x16, 2, queue);
             write(5, 0x18, 2, layout.size.into());
             for (field, area) in [0x20, 0x28, 0x30].into_iter().zip(layout.areas) {
@@ -307,8 +355,18 @@ impl Bench {
         }
         write(6, 0x10, 2, 2);
         write(7, 0x14, 1, 15);
-        let layouts = self.functions[0].model.core.queues.iter().map(|queue| queue.layout).collect();
+        let home =
+            |layout: Layout| Layout { areas: layout.areas.map(|area| area.wrapping_sub(moved)), ..layout };
+        let layouts = self.functions[0].model.core.queues.iter().map(|queue| home(queue.layout)).collect();
         self.driver = Driver::new(layouts);
+    }
+
+    /// The guest writes BAR 2 of the first function: so many times its size past where CPUs begin to reach it.
+    pub fn move_memory(&mut self, slots: i64) {
+        let base = MEMORY.base().wrapping_add_signed(slots * i64::try_from(SIZE).expect("small"));
+        for (register, select) in [(0x18, 0), (0x1c, 1)] {
+            self.write(ECAM + (1 << 15) + register, &half(base, select).to_le_bytes());
+        }
     }
 
     /// Where message control of MSI-X is, in memory.

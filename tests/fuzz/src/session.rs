@@ -92,7 +92,7 @@ impl Session {
             let real = QueueLayout { size: layout.size, descriptor_table, available_ring, used_ring };
             self.core.change_queue_layout(index, |layout| *layout = real);
             self.core.enable_queue(index);
-            let queue = Queue::enable(layout, self.max_size, rules);
+            let queue = Queue::enable(self.memory.shadow(), layout, self.max_size, rules);
             assert_eq!(self.core.queue_enabled(index), queue.is_some(), "queue {index}: {layout:x?}");
             wrong += u64::from(queue.is_none());
             self.queues.push(queue);

@@ -6,14 +6,15 @@ use cvmm_devices::queue::QueueLayout;
 
 use super::queue::{Broken, Layout, Queue, Rules, Turn};
 use crate::echo;
-use crate::memory::Shadow;
+use crate::memory::{BASE, SIZE, Shadow};
+use crate::profile::Profile;
 
 /// VIRTIO_F_VERSION_1 and VIRTIO_F_ACCESS_PLATFORM: who does without is not served.
 const REQUIRED: u64 = 1 << 32 | 1 << 33;
 const INDIRECT_DESC: u64 = 1 << 28;
 const EVENT_IDX: u64 = 1 << 29;
-/// What is offered.
-pub const OFFERED: u64 = REQUIRED | INDIRECT_DESC | EVENT_IDX | echo::FEATURES;
+/// What is offered by any device.
+const OFFERED: u64 = REQUIRED | INDIRECT_DESC | EVENT_IDX | echo::FEATURES;
 
 /// What became of a write to the device status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub struct Registers {
 /// See above.
 #[derive(Clone, Debug)]
 pub struct Core {
+    profile: Profile,
     status: u8,
     /// What the driver accepts.
     pub accepted: u64,
@@ -57,8 +59,9 @@ pub struct Core {
 
 impl Core {
     /// After power-on.
-    pub fn new(queues: usize) -> Self {
+    pub fn new(queues: usize, profile: Profile) -> Self {
         let mut core = Self {
+            profile,
             status: 0,
             accepted: 0,
             beyond: false,
@@ -84,7 +87,7 @@ impl Core {
         if written == 0 {
             let (generation, refusals) = (self.generation, self.refusals);
             let needed = self.needs_reset;
-            *self = Self { generation, refusals, ..Self::new(self.queues.len()) };
+            *self = Self { generation, refusals, ..Self::new(self.queues.len(), self.profile) };
             self.generation = self.generation.wrapping_add(u32::from(needed));
             return Step::Reset;
         }
@@ -92,8 +95,10 @@ impl Core {
             (0, 1) => self.status = 1,
             (1, 3) => self.status = 3,
             (3, 11) => {
+                let required = REQUIRED | self.profile.required();
+                let offered = OFFERED | self.profile.feature();
                 let good =
-                    self.accepted & !OFFERED == 0 && self.accepted & REQUIRED == REQUIRED && !self.beyond;
+                    self.accepted & !offered == 0 && self.accepted & required == required && !self.beyond;
                 self.status = if good { 11 } else { 3 };
             }
             (11, 15) => {
@@ -108,8 +113,18 @@ impl Core {
     }
 
     /// 32 of the offered bits.
-    pub fn offered(select: u32) -> u32 {
-        half(OFFERED, select)
+    pub fn offered(&self, select: u32) -> u32 {
+        half(OFFERED | self.profile.feature(), select)
+    }
+
+    /// Address and length of the pool, where registers name it (resources/review/step4.md, 2); else zeros.
+    pub fn named_pool(&self) -> [u64; 2] {
+        if self.profile.names_pool() { [BASE, SIZE] } else { [0; 2] }
+    }
+
+    /// What the driver could accept: the feature beyond the standard's, or nothing.
+    pub fn feature(&self) -> u64 {
+        self.profile.feature()
     }
 
     /// The driver writes 32 of its bits.
@@ -136,11 +151,11 @@ impl Core {
     }
 
     /// The driver enables a queue. `true` if that was refused.
-    pub fn enable(&mut self, index: u32) -> bool {
+    pub fn enable(&mut self, index: u32, shadow: &Shadow) -> bool {
         let rules =
             Rules { indirect: self.accepted & INDIRECT_DESC != 0, event_idx: self.accepted & EVENT_IDX != 0 };
         let Some(layout) = self.layout(index).copied() else { return false };
-        let queue = Queue::enable(layout, echo::QUEUE_SIZE, rules);
+        let queue = Queue::enable(shadow, layout, echo::QUEUE_SIZE, rules);
         let refused = queue.is_none();
         if let Some(registers) = self.queues.get_mut(usize::try_from(index).unwrap_or(usize::MAX)) {
             (registers.enabled, registers.queue) = (queue.is_some(), queue);

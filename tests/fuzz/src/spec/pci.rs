@@ -5,11 +5,13 @@
 mod common;
 mod msix;
 
+pub use common::FIELDS;
 pub use msix::{Msix, Vector};
 
 use super::core::Core;
 use super::queue::Turn;
-use crate::memory::{Shadow, usize_of};
+use crate::memory::{SIZE, Shadow, usize_of};
+use crate::profile::Profile;
 
 /// Queues of the function.
 pub const QUEUES: usize = 2;
@@ -18,6 +20,8 @@ pub const BAR_SIZE: u64 = 0x8000;
 /// Registers, and the bits of the command register that there are: memory space, bus master, interrupt disable.
 const COMMAND: usize = 0x04;
 const BAR: usize = 0x10;
+/// The function's own memory, if it has any (RFC of April 2025, 3/3).
+const MEMORY_BAR: usize = 0x18;
 const INTERRUPT_LINE: usize = 0x3c;
 const COMMAND_BITS: u16 = 0x0406;
 const NO_VECTOR: u16 = 0xffff;
@@ -29,6 +33,7 @@ pub struct Function {
     /// Offsets of MSI-X' message control, and of the access capability (4.1.4.9).
     control: usize,
     access: usize,
+    has_memory: bool,
     /// The virtio device.
     pub core: Core,
     /// Messages.
@@ -44,7 +49,7 @@ pub struct Function {
 
 impl Function {
     /// A function whose configuration space is this after power-on.
-    pub fn new(bytes: Vec<u8>) -> Self {
+    pub fn new(bytes: Vec<u8>, profile: Profile) -> Self {
         let (mut control, mut access, mut at) = (0, 0, usize::from(bytes[0x34]));
         while at != 0 {
             match (bytes[at], bytes[at + 3]) {
@@ -59,7 +64,8 @@ impl Function {
             bytes,
             control,
             access,
-            core: Core::new(QUEUES),
+            has_memory: profile.on_device(),
+            core: Core::new(QUEUES, profile),
             msix: Msix::new(QUEUES + 1),
             selects: [0; 2],
             queue_select: 0,
@@ -93,6 +99,17 @@ impl Function {
         bar & !(BAR_SIZE - 1)
     }
 
+    /// Whether it has memory of its own.
+    pub fn has_memory(&self) -> bool {
+        self.has_memory
+    }
+
+    /// Where its memory is on the bus, if it has any that answers.
+    pub fn memory(&self) -> Option<u64> {
+        let bar = u64::from(self.u32(MEMORY_BAR)) | u64::from(self.u32(MEMORY_BAR + 4)) << 32;
+        (self.has_memory && self.u16(COMMAND) & 2 != 0).then_some(bar & !(SIZE - 1))
+    }
+
     /// Offsets of MSI-X' message control, and of the access capability.
     pub fn capabilities(&self) -> (usize, usize) {
         (self.control, self.access)
@@ -117,6 +134,8 @@ impl Function {
             // 64 bits, less those that the BAR's size takes.
             _ if at == BAR + 1 => 0x80,
             _ if (BAR + 2..BAR + 8).contains(&at) || at == INTERRUPT_LINE => 0xff,
+            _ if self.has_memory && at == MEMORY_BAR + 1 => 0xc0,
+            _ if self.has_memory && (MEMORY_BAR + 2..MEMORY_BAR + 8).contains(&at) => 0xff,
             _ if at == self.control + 1 => 0xc0,
             // bar; offset, length and data.
             _ if at == access + 4 || (access + 8..access + 20).contains(&at) => 0xff,
@@ -144,7 +163,7 @@ impl Function {
     }
 
     /// The guest writes configuration space, within a register.
-    pub fn write_config(&mut self, offset: usize, data: &[u8]) {
+    pub fn write_config(&mut self, offset: usize, data: &[u8], shadow: &Shadow) {
         let master = self.bus_master();
         for (at, value) in (offset..).zip(data).filter(|(at, _)| *at < 256) {
             let writable = self.writable(at);
@@ -152,7 +171,7 @@ impl Function {
         }
         if let Some((target, len)) = self.cfg_access(offset) {
             let data = self.bytes[self.access + 16..][..len].to_vec();
-            self.write_bar(target, &data);
+            self.write_bar(target, &data, shadow);
         }
         if !master && self.bus_master() {
             // What the driver asked for meanwhile.
@@ -167,7 +186,7 @@ impl Function {
     /// The guest reads in the BAR: only what one structure has all of.
     pub fn read_bar(&mut self, offset: u64, len: usize) -> Vec<u8> {
         let within = |base: u64, size: u64| offset >= base && offset + len as u64 <= base + size;
-        if within(0, 0x38) {
+        if within(0, 0x50) {
             self.read_common(offset, len)
         } else if within(0x1000, 1) {
             vec![std::mem::take(&mut self.isr)]
@@ -183,10 +202,10 @@ impl Function {
     }
 
     /// The guest writes in the BAR.
-    pub fn write_bar(&mut self, offset: u64, data: &[u8]) {
+    pub fn write_bar(&mut self, offset: u64, data: &[u8], shadow: &Shadow) {
         let within = |base: u64, size: u64| offset >= base && offset + data.len() as u64 <= base + size;
-        if within(0, 0x38) {
-            self.write_common(offset, data);
+        if within(0, 0x50) {
+            self.write_common(offset, data, shadow);
         } else if within(0x3000, 0x1000) {
             // One address a queue, whatever is written (4.1.4.4).
             let queue = usize_of((offset - 0x3000) / 4);

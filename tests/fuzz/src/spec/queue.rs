@@ -41,7 +41,7 @@ pub struct Turn {
 /// A queue that is enabled.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    /// Where it is.
+    /// Where it is: [homes](Shadow::home), which a pool that moves takes along.
     pub layout: Layout,
     rules: Rules,
     next_avail: u16,
@@ -50,7 +50,7 @@ pub struct Queue {
     decided: u16,
 }
 
-/// The buffers of a chain: address and length.
+/// The buffers of a chain: [home](Shadow::home) and length.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
     /// Index of the first descriptor.
@@ -63,16 +63,14 @@ pub struct Chain {
 
 impl Queue {
     /// 2.7: sizes and alignments of the areas, all of which must be the pool's. `None` if they are not.
-    pub fn enable(layout: Layout, max_size: u16, rules: Rules) -> Option<Self> {
+    pub fn enable(shadow: &Shadow, layout: Layout, max_size: u16, rules: Rules) -> Option<Self> {
         let Layout { size, areas: [table, avail, used] } = layout;
         let n = u64::from(size);
-        let good = size.count_ones() == 1
-            && size <= max_size
-            && (table % 16, avail % 2, used % 4) == (0, 0, 0)
-            && Shadow::has(table, 16 * n)
-            && Shadow::has(avail, 6 + 2 * n)
-            && Shadow::has(used, 6 + 8 * n);
-        good.then_some(Self { layout, rules, next_avail: 0, next_used: 0, decided: 0 })
+        let good =
+            size.count_ones() == 1 && size <= max_size && (table % 16, avail % 2, used % 4) == (0, 0, 0);
+        let home = |address, len| shadow.home(address, len).filter(|_| good);
+        let areas = [home(table, 16 * n)?, home(avail, 6 + 2 * n)?, home(used, 6 + 8 * n)?];
+        Some(Self { layout: Layout { size, areas }, rules, next_avail: 0, next_used: 0, decided: 0 })
     }
 
     fn n(&self) -> u64 {
@@ -130,20 +128,22 @@ impl Queue {
             let (flags, next) = (small(96), small(112));
             if flags & INDIRECT != 0 {
                 let allowed = self.rules.indirect && !in_indirect && flags & NEXT == 0;
-                if !allowed || len == 0 || len % 16 != 0 || !Shadow::has(address, len) {
+                if !allowed || len == 0 || len % 16 != 0 {
                     return Err(Broken);
                 }
-                (table, entries, in_indirect, index) = (address, len / 16, true, 0);
+                table = shadow.home(address, len).ok_or(Broken)?;
+                (entries, in_indirect, index) = (len / 16, true, 0);
                 continue;
             }
             bytes += len;
             let writable = flags & WRITE != 0;
             let too_many = chain.readable.len() + chain.writable.len() == usize::from(self.layout.size);
             let order = writable || chain.writable.is_empty();
-            if !Shadow::has(address, len) || bytes > 1 << 32 || too_many || !order {
+            if bytes > 1 << 32 || too_many || !order {
                 return Err(Broken);
             }
-            if writable { &mut chain.writable } else { &mut chain.readable }.push((address, len));
+            let home = shadow.home(address, len).ok_or(Broken)?;
+            if writable { &mut chain.writable } else { &mut chain.readable }.push((home, len));
             if flags & NEXT == 0 {
                 return Ok(chain);
             }

@@ -37,7 +37,8 @@ struct Input {
 #[derive(Arbitrary, Debug)]
 enum Initrd {
     Small(u16),
-    Mib(u8),
+    /// Pieces of 64 KiB; rarely of 1 MiB, which takes time.
+    Large(u8),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -59,13 +60,25 @@ struct BzImage {
     pref_mib: u8,
     init_size: Choice<u32>,
     cmdline_size: Choice<u32>,
-    initrd_addr_max: Choice<u32>,
+    initrd_addr_max: Reach,
     /// Bytes of the kernel proper.
     len: u16,
 }
 
+/// How far the kernel reaches for its initrd.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Reach {
+    Usual,
+    /// Up to the end of a page of memory: perhaps the kernel's own.
+    Page(u16),
+    Any(u32),
+}
+
 #[derive(Arbitrary, Debug)]
 struct Elf {
+    class: Choice<u8>,
+    encoding: Choice<u8>,
+    machine: Choice<u16>,
     entry: Choice<u64>,
     phoff: Choice<u64>,
     phentsize: Choice<u16>,
@@ -84,6 +97,8 @@ struct Segment {
     place: u16,
     filesz: Choice<u64>,
     memsz: Choice<u64>,
+    /// 64 KiB units that are in memory only.
+    bss: u8,
 }
 
 /// What it should be, or anything.
@@ -104,10 +119,13 @@ impl<T> Choice<T> {
     }
 }
 
-/// A file, and where its parts go in memory: address, offset in the file, bytes in the file, bytes in memory.
+/// A file, and where its parts go in memory: address, offset in the file, bytes in the file, bytes in memory. Whether these
+/// are known, and whether a loader has to refuse it.
 struct Image {
     bytes: Vec<u8>,
     parts: Vec<(u64, u64, u64, u64)>,
+    known: bool,
+    wrong: bool,
 }
 
 impl BzImage {
@@ -125,7 +143,11 @@ impl BzImage {
             pref_address: self.pref_address.or(MIB + u64::from(self.pref_mib % 40) * MIB),
             init_size: self.init_size.or(good_size),
             cmdline_size: self.cmdline_size.or(2047),
-            initrd_addr_max: self.initrd_addr_max.or(0x7fff_ffff),
+            initrd_addr_max: match self.initrd_addr_max {
+                Reach::Usual => 0x7fff_ffff,
+                Reach::Page(page) => u32::from(page % 0x2800) << 12 | 0xfff,
+                Reach::Any(max) => max,
+            },
             kernel_alignment: 0x20_0000,
             ..Default::default()
         };
@@ -138,7 +160,8 @@ impl BzImage {
         bytes.extend(pattern(self.len.into(), 3));
         let len = u64::from(self.len);
         let in_memory = len.max(header.init_size.into());
-        Image { bytes, parts: vec![(header.pref_address, start, len, in_memory)] }
+        let wrong = header.version < 0x20f || header.xloadflags & 1 == 0 || header.pref_address < MIB;
+        Image { bytes, parts: vec![(header.pref_address, start, len, in_memory)], known: true, wrong }
     }
 }
 
@@ -147,31 +170,42 @@ impl Elf {
         let segments = &self.segments[..self.segments.len().min(4)];
         let count = u16::try_from(segments.len()).expect("few");
         let data = 64 + 56 * u64::from(count);
-        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+        let (class, encoding, machine) = (self.class.or(2), self.encoding.or(1), self.machine.or(62));
+        let (phoff, phentsize, phnum) = (self.phoff.or(64), self.phentsize.or(56), self.phnum.or(count));
+        let mut bytes = b"\x7fELF".to_vec();
+        bytes.extend([class, encoding, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
+        bytes.extend(machine.to_le_bytes());
+        bytes.extend([1, 0, 0, 0]);
         let first = segments.first().map_or(2 * MIB, |segment| segment.good_address());
         bytes.extend(self.entry.or(first).to_le_bytes());
-        bytes.extend(self.phoff.or(64).to_le_bytes());
+        bytes.extend(phoff.to_le_bytes());
         bytes.extend([0; 8 + 4]);
-        for field in [64, self.phentsize.or(56), self.phnum.or(count), 64, 0, 0] {
+        for field in [64, phentsize, phnum, 64, 0, 0] {
             bytes.extend(field.to_le_bytes());
         }
+        let known = phoff == 64 && phnum <= count;
+        let mut wrong = (class, encoding, machine, phentsize) != (2, 1, 62, 56);
         let mut parts = Vec::new();
-        for segment in segments {
+        for (number, segment) in (0..).zip(segments) {
             let kind = segment.kind.or(1);
             let (offset, address) = (segment.offset.or(data), segment.address.or(segment.good_address()));
-            let filesz = segment.filesz.or(self.len.into());
-            let memsz = segment.memsz.or(filesz);
+            let filesz = match segment.filesz {
+                Choice::Usual => 0,
+                filesz => filesz.or(self.len.into()),
+            };
+            let memsz = segment.memsz.or(filesz.saturating_add(u64::from(segment.bss % 64) * 0x1_0000));
             bytes.extend(kind.to_le_bytes());
             bytes.extend(7u32.to_le_bytes());
             for field in [offset, address, address, filesz, memsz, 0x1000] {
                 bytes.extend(field.to_le_bytes());
             }
-            if kind == 1 && filesz > 0 {
-                parts.push((address, offset, filesz, memsz.max(filesz)));
+            if kind == 1 && number < phnum {
+                wrong |= filesz > memsz || memsz > 0 && address < MIB;
+                parts.extend((memsz > 0).then_some((address, offset, filesz, memsz)));
             }
         }
         bytes.extend(pattern(self.len.into(), 5));
-        Image { bytes, parts }
+        Image { bytes, parts, known, wrong: known && wrong }
     }
 }
 
@@ -181,8 +215,12 @@ impl Segment {
     }
 }
 
-fn pattern(len: usize, step: u8) -> impl Iterator<Item = u8> {
-    std::iter::successors(Some(1u8), move |byte| Some(byte.wrapping_mul(step).wrapping_add(7))).take(len)
+/// Bytes that tell where they are from, and differ between steps. They repeat themselves at no power of two.
+fn pattern(len: usize, step: u8) -> Vec<u8> {
+    let piece: Vec<u8> = (0..251).map(|at: u8| at.wrapping_mul(step).wrapping_add(7)).collect();
+    let mut bytes = piece.repeat(len / piece.len() + 1);
+    bytes.truncate(len);
+    bytes
 }
 
 fn memfd(bytes: &[u8]) -> File {
@@ -259,19 +297,19 @@ pub fn run(data: &[u8]) {
     let image = match &input.kernel {
         Kernel::BzImage(kernel) => kernel.image(),
         Kernel::Elf(kernel) => kernel.image(),
-        Kernel::Any(bytes) => Image { bytes: bytes.clone(), parts: vec![(0, 0, 0, u64::MAX)] },
+        Kernel::Any(bytes) => Image { bytes: bytes.clone(), parts: Vec::new(), known: false, wrong: false },
     };
-    let known = !matches!(input.kernel, Kernel::Any(_));
     let mut machine = MACHINE.with(Machine::clone);
     if let Some(len) = input.cmdline {
         machine.bootargs = "x".repeat(len.into());
     }
     let initrd = input.initrd.map(|initrd| match initrd {
-        Initrd::Small(len) => pattern(len.into(), 9).collect(),
-        Initrd::Mib(mib) => vec![0x5a; usize::from(mib % 20) << 20],
+        Initrd::Small(len) => pattern(len.into(), 9),
+        Initrd::Large(pieces @ ..224) => pattern(usize::from(pieces % 16 + 1) << 16, 9),
+        Initrd::Large(pieces) => pattern(usize::from(pieces - 223) << 20, 9),
     });
     let firmware = match input.device_tree {
-        Some(len) => Firmware::DeviceTree(pattern(usize::from(len) * 8, 11).collect()),
+        Some(len) => Firmware::DeviceTree(pattern(usize::from(len) * 8, 11)),
         None => Firmware::Acpi(acpi_tables(&machine, layout::ACPI_TABLES.base()).expect("tables")),
     };
     let images = Images { kernel: memfd(&image.bytes), initrd: initrd.as_deref().map(memfd), firmware };
@@ -279,6 +317,7 @@ pub fn run(data: &[u8]) {
     let loaded = boot::load(&private.memory, &machine, images);
     // Before we touch more.
     let touched = private.touched();
+    assert!(!image.wrong || loaded.is_err(), "it is no kernel for this machine, or not in its place");
 
     // Nothing is touched but where boot structures, the kernel's parts and the initrd are.
     let mut allowed = BOOT.to_vec();
@@ -294,7 +333,7 @@ pub fn run(data: &[u8]) {
         assert_eq!(place.end - place.start, initrd.len() as u64, "ramdisk_size");
         allowed.push(place.clone());
     }
-    if known && loaded.is_ok() {
+    if image.known && loaded.is_ok() {
         for page in touched.iter().cloned().flat_map(|piece| piece.step_by(0x1000)) {
             let hit = allowed.iter().any(|allowed| page < allowed.end && allowed.start < page + 0x1000);
             assert!(hit, "the page at {page:#x} was touched, of {touched:x?}; allowed: {allowed:x?}");
@@ -306,7 +345,7 @@ pub fn run(data: &[u8]) {
     let cmdline = private.u32(0x7000 + 0x228);
     let bytes = private.read(cmdline, machine.bootargs.len() as u64 + 1);
     assert_eq!(bytes.strip_suffix(&[0]), Some(machine.bootargs.as_bytes()), "the command line");
-    if !known {
+    if !image.known {
         return;
     }
     // The kernel is whole, has the memory that it asks for, and the initrd is not in it.
@@ -321,10 +360,13 @@ pub fn run(data: &[u8]) {
             "the initrd at {place:x?} is in the kernel at {address:#x}"
         );
         assert!(BOOT.iter().all(apart), "the kernel at {address:#x} is in boot structures");
-        let alone = image.parts.len() == 1;
-        let offset = crate::memory::usize_of(*offset);
-        let expected = &image.bytes[offset..offset + crate::memory::usize_of(*len)];
-        assert!(!alone || private.read(*address, *len) == expected, "the kernel at {address:#x} is whole");
+        // Of segments on top of each other, one has its bytes.
+        let covers = |(other, _, _, memory): &&(u64, u64, u64, u64)| !apart(&(*other..other + memory));
+        if *len > 0 && image.parts.iter().filter(covers).count() == 1 {
+            let offset = crate::memory::usize_of(*offset);
+            let expected = &image.bytes[offset..offset + crate::memory::usize_of(*len)];
+            assert!(private.read(*address, *len) == expected, "the kernel at {address:#x} is whole");
+        }
     }
     let entry = format!("{entry:?}");
     let entry = entry.strip_prefix("Entry(").and_then(|entry| entry.strip_suffix(')')).expect("a number");

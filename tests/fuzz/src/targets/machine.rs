@@ -4,7 +4,7 @@
 //! corpus only.
 
 use arbitrary::{Arbitrary, Unstructured};
-use cvmm_firmware::{AcpiTable, Machine, PoolId, Transport, acpi_tables, device_tree};
+use cvmm_firmware::{AcpiTable, Binding, Machine, PoolId, Range, Transport, acpi_tables, device_tree};
 use proptest::prelude::{BoxedStrategy, Strategy};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -37,6 +37,8 @@ enum Edit {
     Power(u32, u32),
     Sleep(u8, u8),
     NoHighMemory,
+    /// The device's pool is memory of its own, in BAR 2, if it is on PCI.
+    OwnMemory(u8),
 }
 
 /// A change after which it is not.
@@ -46,6 +48,9 @@ enum Spoil {
     PciNumberTwice,
     NoPciHost,
     NoSuchPool(u8, u16),
+    OwnMemoryWithoutBar,
+    TwoDefaults,
+    NotDefault,
 }
 
 /// The machine that these bytes stand for; `false` if it is one that can't be.
@@ -78,6 +83,13 @@ fn edit(machine: &mut Machine, edit: &Edit) {
         }
         Edit::NoHighMemory if machine.pools.iter().all(|pool| pool.range.base() < 1 << 32) => {
             machine.memory.truncate(1);
+        }
+        Edit::OwnMemory(number) if devices > 0 => {
+            let device = &mut machine.virtio[index(number)];
+            if let Transport::Pci { bar, .. } = device.transport {
+                let size = machine.pools[usize::from(device.pool.0)].range.size().next_power_of_two();
+                device.binding = Binding::OnDevice(Range::fixed(bar.base() / size * size, size));
+            }
         }
         _ => {}
     }
@@ -169,6 +181,19 @@ fn spoil(machine: &mut Machine, how: Spoil) -> bool {
         Spoil::NoSuchPool(device, past) => {
             let device = machine.virtio.get_mut(usize::from(device));
             device.map(|device| device.pool = PoolId(pools.saturating_add(past))).is_some()
+        }
+        Spoil::OwnMemoryWithoutBar => {
+            let mut devices = machine.virtio.iter_mut();
+            let on_mmio = devices.find(|device| matches!(device.transport, Transport::Mmio { .. }));
+            on_mmio.map(|device| device.binding = Binding::OnDevice(Range::fixed(0, 1 << 20))).is_some()
+        }
+        Spoil::TwoDefaults => {
+            machine.pools.iter_mut().for_each(|pool| pool.dma_default = true);
+            pools > 1
+        }
+        Spoil::NotDefault => {
+            machine.pools.iter_mut().for_each(|pool| pool.dma_default = false);
+            machine.virtio.first_mut().map(|device| device.binding = Binding::Default).is_some()
         }
     }
 }

@@ -14,10 +14,17 @@ use super::width::Width;
 use crate::driver::{Act, Driver, MAX_ACTS, Place, Setup};
 use crate::echo::{self, Echo, Log};
 use crate::memory::Memory;
+use crate::profile::Profile;
 use crate::spec::core::{Core, Step, half};
 
 /// Queues of the device.
 const QUEUES: usize = 2;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    profile: Profile,
+    accesses: Vec<Access>,
+}
 
 #[derive(Arbitrary, Debug)]
 enum Access {
@@ -70,11 +77,12 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(profile: Profile) -> Self {
         let (memory, log) = (Memory::new(), Log::default());
         let line = Arc::new(MmioInterrupt::new(EventFd::new(EFD_NONBLOCK).expect("an eventfd")));
         let device = Box::new(Echo::new(QUEUES, &log));
-        let core = RealCore::new("device", device, memory.gate().clone(), line.clone());
+        let core = RealCore::new("device", device, memory.gate().clone(), line.clone())
+            .with_restricted_dma(profile.restricted());
         let notifications = Arc::new(EventFds::new(QUEUES).expect("eventfds"));
         let handle = Arc::clone(core.handle());
         let transport = MmioTransport::new(core, line.clone(), notifications.clone());
@@ -86,7 +94,7 @@ impl Bench {
             line,
             memory,
             log,
-            model: Core::new(QUEUES),
+            model: Core::new(QUEUES, profile),
             selected: [0; 3],
             interrupt_status: 0,
             driver: Driver::new(layouts),
@@ -108,12 +116,14 @@ impl Bench {
             0x004 => 2,
             0x008 => 2,
             0x00c => 0x6d6d_7663,
-            0x010 => Core::offered(self.selected[0]),
+            0x010 => self.model.offered(self.selected[0]),
             0x034 => queue.map_or(0, |_| echo::QUEUE_SIZE.into()),
             0x044 => queue.is_some_and(|queue| queue.enabled).into(),
             0x060 => self.interrupt_status,
             0x070 => self.model.status().into(),
             0x0b0..=0x0bc => u32::MAX,
+            0x0d0 | 0x0d4 => half(self.model.named_pool()[0], u32::from(offset == 0x0d4)),
+            0x0d8 | 0x0dc => half(self.model.named_pool()[1], u32::from(offset == 0x0dc)),
             0x0fc => self.model.generation,
             _ => 0,
         };
@@ -148,7 +158,9 @@ impl Bench {
                 let size = u16::try_from(value).unwrap_or(0);
                 _ = self.model.layout(queue).map(|layout| layout.size = size);
             }
-            0x044 if value == 1 && self.model.enable(queue) => self.interrupt_status |= 2,
+            0x044 if value == 1 && self.model.enable(queue, self.memory.shadow()) => {
+                self.interrupt_status |= 2
+            }
             0x044 if value == 0 => self.model.disable(queue),
             0x050 => return usize::try_from(value).ok().filter(|queue| *queue < QUEUES),
             0x064 => self.interrupt_status &= !value,
@@ -199,6 +211,7 @@ impl Bench {
 
     fn initialise(&mut self, without: u8, setup: Setup) {
         let chosen = |step: u8| without % 16 != step;
+        let feature = if chosen(7) { self.model.feature() } else { 0 };
         let mut write = |step, register, value: u32| {
             if chosen(step) {
                 self.write(register, &value.to_le_bytes());
@@ -208,9 +221,9 @@ impl Bench {
         write(1, 0x70, 1);
         write(1, 0x70, 3);
         write(2, 0x24, 0);
-        write(2, 0x20, 0x3000_0021 & if chosen(6) { u32::MAX } else { 1 });
+        write(2, 0x20, half(feature, 0) | 0x3000_0021 & if chosen(6) { u32::MAX } else { 1 });
         write(2, 0x24, 1);
-        write(2, 0x20, 0x3);
+        write(2, 0x20, half(feature, 1) | 0x3);
         write(3, 0x70, 11);
         for index in [0, 1] {
             let layout = setup.layout(usize::from(index == 1));
@@ -230,8 +243,9 @@ impl Bench {
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
-    let Ok(accesses) = Vec::<Access>::arbitrary_take_rest(Unstructured::new(data)) else { return };
-    let mut bench = Bench::new();
+    let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    let Input { profile, accesses } = input;
+    let mut bench = Bench::new(profile);
     for access in accesses.iter().take(MAX_ACTS) {
         match access {
             Access::Read(offset, width) => bench.read(u64::from(*offset % 0x120), width.bytes()),

@@ -6,6 +6,14 @@ use arbitrary::{Arbitrary, Unstructured};
 use super::width::Width;
 use crate::driver::{Act, MAX_ACTS, Place, Setup};
 use crate::pci_bench::{Bench, ECAM};
+use crate::profile::Profile;
+use crate::spec::pci::FIELDS;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    profile: Profile,
+    accesses: Vec<Access>,
+}
 
 #[derive(Arbitrary, Debug)]
 enum Access {
@@ -13,6 +21,10 @@ enum Access {
     Read(Structure, u16, Width),
     /// Writes in the BAR.
     Write(Structure, u16, Width, Value),
+    /// Writes a field of the common configuration.
+    Field(u8, Value),
+    /// Puts BAR 2 somewhere.
+    Memory(u8),
     /// Command register.
     Command(u16),
     /// Message control of MSI-X: enable, function mask.
@@ -50,7 +62,7 @@ impl Structure {
     fn offset(self, at: u16) -> u64 {
         let at = u64::from(at);
         match self {
-            Self::Common => at % 0x40,
+            Self::Common => at % 0x58,
             Self::Isr => 0x1000 + at % 4,
             Self::Device => 0x2000 + at % 0x20,
             Self::Notify => 0x3000 + at % 0x10,
@@ -74,8 +86,9 @@ impl Value {
 
 /// Runs one input.
 pub fn run(data: &[u8]) {
-    let Ok(accesses) = Vec::<Access>::arbitrary_take_rest(Unstructured::new(data)) else { return };
-    let mut bench = Bench::new(1);
+    let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    let Input { profile, accesses } = input;
+    let mut bench = Bench::new(1, profile);
     let (device, bar) = (ECAM + (1 << 15), bench.bar(0));
     for access in accesses.iter().take(MAX_ACTS) {
         match access {
@@ -84,6 +97,11 @@ pub fn run(data: &[u8]) {
                 let bytes = [value.number().to_le_bytes(); 3].concat();
                 bench.write(bar + structure.offset(*at), &bytes[..width.bytes()]);
             }
+            Access::Field(field, value) => {
+                let (offset, len) = FIELDS[usize::from(*field) % FIELDS.len()];
+                bench.write(bar + offset, &value.number().to_le_bytes()[..len]);
+            }
+            Access::Memory(slot) => bench.move_memory(i64::from(slot % 20) - 2),
             Access::Command(value) => bench.write(device + 4, &value.to_le_bytes()),
             Access::Control(value) => bench.write(bench.msix_control(0) + 1, &[*value]),
             Access::Entry(vector, address, data, masked) => {

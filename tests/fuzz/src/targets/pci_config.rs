@@ -6,6 +6,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use super::width::Width;
 use crate::driver::{MAX_ACTS, Setup};
 use crate::pci_bench::{Bench, ECAM};
+use crate::profile::Profile;
 
 const FUNCTIONS: u8 = 2;
 
@@ -86,7 +87,7 @@ impl Value {
 /// Runs one input.
 pub fn run(data: &[u8]) {
     let Ok(accesses) = Vec::<Access>::arbitrary_take_rest(Unstructured::new(data)) else { return };
-    let mut bench = Bench::new(FUNCTIONS);
+    let mut bench = Bench::new(FUNCTIONS, Profile::Upstream);
     for access in accesses.iter().take(MAX_ACTS) {
         let bytes = |value: &Value, width: &Width| {
             [value.number().to_le_bytes(); 3].concat()[..width.bytes()].to_vec()

@@ -2,7 +2,41 @@
 //! The common configuration structure (virtio 1.3, 4.1.4.3): each field with its own width, 64-bit ones in halves.
 
 use super::{Function, NO_VECTOR, QUEUES};
-use crate::spec::core::{Core, Step, half};
+use crate::memory::Shadow;
+use crate::spec::core::{Step, half};
+
+/// Offset and width of the fields, halves of 64 bits by themselves; after queue_device some that are never there, and those
+/// that name the pool (resources/review/step4.md, 2).
+pub const FIELDS: [(u64, usize); 28] = [
+    (0x00, 4),
+    (0x04, 4),
+    (0x08, 4),
+    (0x0c, 4),
+    (0x10, 2),
+    (0x12, 2),
+    (0x14, 1),
+    (0x15, 1),
+    (0x16, 2),
+    (0x18, 2),
+    (0x1a, 2),
+    (0x1c, 2),
+    (0x1e, 2),
+    (0x20, 4),
+    (0x24, 4),
+    (0x28, 4),
+    (0x2c, 4),
+    (0x30, 4),
+    (0x34, 4),
+    (0x38, 2),
+    (0x3a, 2),
+    (0x3c, 2),
+    (0x3e, 2),
+    (0x40, 4),
+    (0x44, 4),
+    (0x48, 4),
+    (0x4c, 4),
+    (0x50, 4),
+];
 
 impl Function {
     pub(super) fn read_common(&self, offset: u64, len: usize) -> Vec<u8> {
@@ -11,7 +45,7 @@ impl Function {
         let layout = queue.map(|queue| queue.layout).unwrap_or_default();
         let value: u64 = match (offset, len) {
             (0x00, 4) => self.selects[0].into(),
-            (0x04, 4) => Core::offered(self.selects[0]).into(),
+            (0x04, 4) => self.core.offered(self.selects[0]).into(),
             (0x08, 4) => self.selects[1].into(),
             (0x0c, 4) => half(self.core.accepted, self.selects[1]).into(),
             (0x10, 2) => self.config_vector.into(),
@@ -30,15 +64,19 @@ impl Function {
                 let (area, select) = field(offset);
                 half(layout.areas[area], select).into()
             }
+            (0x40 | 0x44 | 0x48 | 0x4c, 4) => {
+                let [address, length] = self.core.named_pool();
+                half(if offset < 0x48 { address } else { length }, u32::from(offset % 8 == 4)).into()
+            }
             _ => 0,
         };
         value.to_le_bytes().into_iter().chain(std::iter::repeat(0)).take(len).collect()
     }
 
-    pub(super) fn write_common(&mut self, offset: u64, data: &[u8]) {
+    pub(super) fn write_common(&mut self, offset: u64, data: &[u8], shadow: &Shadow) {
         match *data {
             [status] if offset == 0x14 => self.write_status(status),
-            [a, b] => self.write16(offset, u16::from_le_bytes([a, b])),
+            [a, b] => self.write16(offset, u16::from_le_bytes([a, b]), shadow),
             [a, b, c, d] => self.write32(offset, u32::from_le_bytes([a, b, c, d])),
             _ => {}
         }
@@ -57,7 +95,7 @@ impl Function {
         }
     }
 
-    fn write16(&mut self, offset: u64, value: u16) {
+    fn write16(&mut self, offset: u64, value: u16, shadow: &Shadow) {
         let queue = u32::from(self.queue_select);
         // A vector that is not there reads back as none (4.1.5.1.2.1).
         let vector = if usize::from(value) <= QUEUES { value } else { NO_VECTOR };
@@ -70,7 +108,7 @@ impl Function {
                     *of_queue = vector;
                 }
             }
-            0x1c if value == 1 && self.core.enable(queue) => self.config_change(),
+            0x1c if value == 1 && self.core.enable(queue, shadow) => self.config_change(),
             _ => {}
         }
     }
