@@ -97,12 +97,20 @@ fn the_bit_changes_nothing_about_what_is_refused<T: Transport>() {
     }
 }
 
-/// Before the bit is accepted: a driver has to know the pool in order to decide. Without a bit, none is named.
+/// From before ACKNOWLEDGE on, and always the same: a driver has to know the pool in order to decide about the bit. Without
+/// a bit, none is named.
 fn the_registers_name_the_pool<T: Transport>() {
     for (feature_bit, names_pool) in [(Some(BIT), true), (Some(BIT), false), (None, true), (None, false)] {
         let bench = Bench::<T>::saying(RestrictedDma { feature_bit, required: true, names_pool });
-        let named = bench.transport.named_pool().unwrap_or_default();
         let is_named = names_pool && feature_bit.is_some();
-        assert_eq!(named, if is_named { (BASE, SIZE) } else { (0, 0) }, "{feature_bit:?} {names_pool}");
+        let assert_named = || {
+            let named = bench.transport.named_pool().unwrap_or_default();
+            assert_eq!(named, if is_named { (BASE, SIZE) } else { (0, 0) }, "{feature_bit:?} {names_pool}");
+        };
+        assert_named();
+        negotiate(&bench, FEATURES | feature_bit.map_or(0, |bit| 1 << bit)).unwrap();
+        assert_named();
+        bench.transport.reset();
+        assert_named();
     }
 }
