@@ -3,7 +3,7 @@
 //! memory is touched, and what can't be loaded is an error.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
 
@@ -19,33 +19,59 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::{Whence, lseek};
 use vm_memory::{ByteValued, Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
+use crate::spec::core::half;
+
 const MIB: u64 = 1 << 20;
 /// What the loader may write below the kernel: from the GDT to the end of setup_data, and where a BIOS is.
 const BOOT: [Range<u64>; 2] = [0x500..0x9_0000, 0xe_0000..0x10_0000];
 
+/// The kernel, which takes most bytes, is the last: a short input has the rest, too.
 #[derive(Arbitrary, Debug)]
 struct Input {
-    kernel: Kernel,
     /// Length of the initrd.
     initrd: Option<Initrd>,
     /// Length of the command line.
-    cmdline: Option<u16>,
+    cmdline: Choice<u16>,
     /// Length of the device tree; without one, ACPI tables.
     device_tree: Option<u16>,
+    kernel: Kernel,
 }
 
-#[derive(Arbitrary, Debug)]
-enum Initrd {
-    Small(u16),
-    /// Pieces of 64 KiB; rarely of 1 MiB, which takes time.
-    Large(u8),
+/// Bytes, and pieces of 64 KiB; rarely of 1 MiB, which takes time.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Initrd {
+    len: u16,
+    pieces: u8,
 }
 
-#[derive(Arbitrary, Debug)]
+impl Initrd {
+    fn len(self) -> usize {
+        let pieces = usize::from(self.pieces);
+        let many = match self.pieces {
+            0..128 => 0,
+            128..224 => (pieces % 16) << 16,
+            224.. => (pieces - 223) << 20,
+        };
+        usize::from(self.len) + many
+    }
+}
+
+#[derive(Debug)]
 enum Kernel {
     BzImage(BzImage),
     Elf(Elf),
     Any(Vec<u8>),
+}
+
+/// By one byte, which a search changes sooner than the four of a derived one. So are others here.
+impl<'a> Arbitrary<'a> for Kernel {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match u8::arbitrary(bytes)? {
+            0..112 => Self::BzImage(Arbitrary::arbitrary(bytes)?),
+            112..224 => Self::Elf(Arbitrary::arbitrary(bytes)?),
+            224.. => Self::Any(Arbitrary::arbitrary(bytes)?),
+        })
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -66,12 +92,22 @@ struct BzImage {
 }
 
 /// How far the kernel reaches for its initrd.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Reach {
     Usual,
-    /// Up to the end of a page of memory: perhaps the kernel's own.
-    Page(u16),
+    /// So many pages past its own end, or before that.
+    Near(i8),
     Any(u32),
+}
+
+impl<'a> Arbitrary<'a> for Reach {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match u8::arbitrary(bytes)? {
+            0..100 => Self::Usual,
+            100..228 => Self::Near(i8::arbitrary(bytes)?),
+            228.. => Self::Any(u32::arbitrary(bytes)?),
+        })
+    }
 }
 
 #[derive(Arbitrary, Debug)]
@@ -83,7 +119,8 @@ struct Elf {
     phoff: Choice<u64>,
     phentsize: Choice<u16>,
     phnum: Choice<u16>,
-    segments: Vec<Segment>,
+    first: Segment,
+    more: Vec<Segment>,
     /// Bytes after the headers.
     len: u16,
 }
@@ -93,21 +130,29 @@ struct Segment {
     kind: Choice<u32>,
     offset: Choice<u64>,
     address: Choice<u64>,
-    /// 64 KiB units, if the address is as it should be.
+    /// 64 KiB units; the first 16 are not for kernels.
     place: u16,
     filesz: Choice<u64>,
     memsz: Choice<u64>,
-    /// 64 KiB units that are in memory only.
+    /// 64 KiB units that are in memory only; many: nothing is in the file.
     bss: u8,
 }
 
 /// What it should be, or anything.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Choice<T> {
     Good,
-    Fine,
-    Usual,
     Any(T),
+}
+
+/// Mostly good, so that a kernel of many fields is one now and then; and in one byte then.
+impl<'a, T: Arbitrary<'a>> Arbitrary<'a> for Choice<T> {
+    fn arbitrary(bytes: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(match u8::arbitrary(bytes)? {
+            0..=239 => Self::Good,
+            _ => Self::Any(T::arbitrary(bytes)?),
+        })
+    }
 }
 
 impl<T> Choice<T> {
@@ -131,7 +176,7 @@ struct Image {
 impl BzImage {
     fn image(&self) -> Image {
         let good_size =
-            u32::from(self.len).next_multiple_of(0x1000) + u32::from(self.setup_sects >> 3) * 0x10_0000;
+            u32::from(self.len).next_multiple_of(0x1000) + u32::from(self.setup_sects >> 5) * 0x10_0000;
         let mut header = setup_header {
             setup_sects: self.setup_sects % 8,
             boot_flag: 0xaa55,
@@ -140,16 +185,19 @@ impl BzImage {
             xloadflags: self.xloadflags.or(1),
             loadflags: self.loadflags.or(1),
             code32_start: 0x10_0000,
-            pref_address: self.pref_address.or(MIB + u64::from(self.pref_mib % 40) * MIB),
+            pref_address: self.pref_address.or(MIB + u64::from(self.pref_mib % 36) * MIB),
             init_size: self.init_size.or(good_size),
             cmdline_size: self.cmdline_size.or(2047),
-            initrd_addr_max: match self.initrd_addr_max {
-                Reach::Usual => 0x7fff_ffff,
-                Reach::Page(page) => u32::from(page % 0x2800) << 12 | 0xfff,
-                Reach::Any(max) => max,
-            },
             kernel_alignment: 0x20_0000,
             ..Default::default()
+        };
+        header.initrd_addr_max = match self.initrd_addr_max {
+            Reach::Usual => 0x7fff_ffff,
+            Reach::Near(pages) => {
+                let end = header.pref_address.wrapping_add(header.init_size.into());
+                half(end.wrapping_add_signed(i64::from(pages) << 12).wrapping_sub(1), 0)
+            }
+            Reach::Any(max) => max,
         };
         let paragraphs = i64::from(self.len / 16) + i64::from(self.syssize.or(0));
         header.syssize = u32::try_from(paragraphs).unwrap_or(0);
@@ -167,7 +215,7 @@ impl BzImage {
 
 impl Elf {
     fn image(&self) -> Image {
-        let segments = &self.segments[..self.segments.len().min(4)];
+        let segments: Vec<_> = std::iter::once(&self.first).chain(self.more.iter().take(3)).collect();
         let count = u16::try_from(segments.len()).expect("few");
         let data = 64 + 56 * u64::from(count);
         let (class, encoding, machine) = (self.class.or(2), self.encoding.or(1), self.machine.or(62));
@@ -176,8 +224,7 @@ impl Elf {
         bytes.extend([class, encoding, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0]);
         bytes.extend(machine.to_le_bytes());
         bytes.extend([1, 0, 0, 0]);
-        let first = segments.first().map_or(2 * MIB, |segment| segment.good_address());
-        bytes.extend(self.entry.or(first).to_le_bytes());
+        bytes.extend(self.entry.or(self.first.good_address()).to_le_bytes());
         bytes.extend(phoff.to_le_bytes());
         bytes.extend([0; 8 + 4]);
         for field in [64, phentsize, phnum, 64, 0, 0] {
@@ -189,10 +236,8 @@ impl Elf {
         for (number, segment) in (0..).zip(segments) {
             let kind = segment.kind.or(1);
             let (offset, address) = (segment.offset.or(data), segment.address.or(segment.good_address()));
-            let filesz = match segment.filesz {
-                Choice::Usual => 0,
-                filesz => filesz.or(self.len.into()),
-            };
+            let in_file = if segment.bss < 192 { self.len.into() } else { 0 };
+            let filesz = segment.filesz.or(in_file);
             let memsz = segment.memsz.or(filesz.saturating_add(u64::from(segment.bss % 64) * 0x1_0000));
             bytes.extend(kind.to_le_bytes());
             bytes.extend(7u32.to_le_bytes());
@@ -211,7 +256,7 @@ impl Elf {
 
 impl Segment {
     fn good_address(&self) -> u64 {
-        MIB + u64::from(self.place % 512) * 0x1_0000
+        u64::from(self.place % 540) * 0x1_0000
     }
 }
 
@@ -226,6 +271,7 @@ fn pattern(len: usize, step: u8) -> Vec<u8> {
 fn memfd(bytes: &[u8]) -> File {
     let mut file = File::from(memfd_create(c"fuzz", MFdFlags::MFD_CLOEXEC).expect("a memfd"));
     file.write_all(bytes).expect("memory");
+    file.rewind().expect("a memfd");
     file
 }
 
@@ -300,14 +346,10 @@ pub fn run(data: &[u8]) {
         Kernel::Any(bytes) => Image { bytes: bytes.clone(), parts: Vec::new(), known: false, wrong: false },
     };
     let mut machine = MACHINE.with(Machine::clone);
-    if let Some(len) = input.cmdline {
-        machine.bootargs = "x".repeat(len.into());
+    if let Choice::Any(len) = input.cmdline {
+        machine.bootargs = "x".repeat(usize::from(len % 0x1000));
     }
-    let initrd = input.initrd.map(|initrd| match initrd {
-        Initrd::Small(len) => pattern(len.into(), 9),
-        Initrd::Large(pieces @ ..224) => pattern(usize::from(pieces % 16 + 1) << 16, 9),
-        Initrd::Large(pieces) => pattern(usize::from(pieces - 223) << 20, 9),
-    });
+    let initrd = input.initrd.map(|initrd| pattern(initrd.len(), 9));
     let firmware = match input.device_tree {
         Some(len) => Firmware::DeviceTree(pattern(usize::from(len) * 8, 11)),
         None => Firmware::Acpi(acpi_tables(&machine, layout::ACPI_TABLES.base()).expect("tables")),
