@@ -47,6 +47,15 @@ fn a_tap_that_is_down_loses_frames_and_nothing_else() {
     guest.end().exit_code(0).host_errors("net0", &[("send", "Input/output error", 2)]);
 }
 
+/// Frames that are too short to be any are the guest's error: a tap would say EINVAL to them.
+#[test]
+fn a_frame_that_is_none_is_no_error_of_the_host() {
+    let Some((mut guest, _folder)) = start() else { return };
+    guest.orders(&[("send 12", "sent"), ("send 13", "sent"), ("send 25", "sent"), ("send 26", "sent")]);
+    wait_until("the one that is a frame", || arrived() == 1);
+    guest.end().exit_code(0).host_errors("net0", &[]);
+}
+
 /// The guest's frames go nowhere, its disk works, and nobody keeps asking the tap that is gone.
 #[test]
 fn a_tap_that_is_deleted_keeps_nobody_busy() {

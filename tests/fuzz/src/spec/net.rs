@@ -9,6 +9,8 @@ use crate::memory::Shadow;
 /// Pairs of queues.
 pub const PAIRS: usize = 2;
 const HEADER: u64 = 12;
+/// Header, two addresses and a type.
+const MIN_FRAME: u64 = HEADER + 14;
 /// Header and the largest packet, of IPv6 with a VLAN tag.
 const MAX_FRAME: u64 = HEADER + 14 + 4 + 40 + 65535;
 /// Frames of a turn.
@@ -95,7 +97,7 @@ impl Net {
         if !chain.writable.is_empty() || len < HEADER {
             return Err(Broken);
         }
-        if len <= MAX_FRAME && pair < self.enabled {
+        if (MIN_FRAME..=MAX_FRAME).contains(&len) && pair < self.enabled {
             self.wires[pair].sent.push(gather(shadow, &chain.readable, 0, len));
         }
         Ok(0)
