@@ -17,6 +17,7 @@ pub mod config;
 pub mod describe;
 mod error;
 pub mod host;
+pub mod logger;
 pub mod machine;
 mod outcome;
 pub mod report;

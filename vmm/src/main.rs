@@ -8,13 +8,11 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use cvmm::cli::{Cli, Command};
 use cvmm::config::VmConfig;
-use cvmm::{Outcome, describe, run};
+use cvmm::{Outcome, describe, logger, run};
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .format_target(false)
-        .init();
+    // Fails only where there is a logger.
+    let _ = logger::init();
     let outcome = match Cli::try_parse() {
         Ok(Cli { command: Command::Run(args) }) => match VmConfig::new(&args) {
             Ok(config) => run::run(&config),
