@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -17,9 +17,7 @@ use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{LOOP, elf};
-
-const LIMIT: Duration = Duration::from_secs(30);
+use common::{LOOP, elf, kvm, wait_for_end, wait_until};
 
 /// mov eax, address; mov dword [rax], value
 fn store(address: u32, value: u32) -> Vec<u8> {
@@ -42,8 +40,7 @@ struct Run {
 impl Run {
     /// Starts `code` with a terminal. None, and a word about it, where there is no KVM.
     fn start(code: &[u8]) -> Option<Self> {
-        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
-            eprintln!("not tested: there is no /dev/kvm here");
+        if !kvm() {
             return None;
         }
         let dir = TempDir::new().unwrap();
@@ -67,11 +64,9 @@ impl Run {
 
     /// Waits until the guest has the terminal.
     fn wait_until_raw(&self) {
-        let deadline = Instant::now() + LIMIT;
-        while tcgetattr(&self.pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON) {
-            assert!(Instant::now() < deadline, "the terminal never became raw");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("a raw terminal", || {
+            !tcgetattr(&self.pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON)
+        });
     }
 
     fn signal(&self, signal: Signal) {
@@ -80,18 +75,7 @@ impl Run {
 
     /// The run ends with `code`, the report says `kind`, and the terminal is as it was.
     fn ends(mut self, code: i32, kind: &str) {
-        let deadline = Instant::now() + LIMIT;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    self.child.kill().unwrap();
-                    panic!("it did not end");
-                }
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
-        };
-        assert_eq!(status.code(), Some(code));
+        assert_eq!(wait_for_end(&mut self.child).code(), Some(code));
         let report: serde_json::Value = serde_json::from_slice(&fs::read(&self.report).unwrap()).unwrap();
         assert_eq!(report["outcome"]["kind"], kind);
         assert_eq!(report["outcome"]["exit_code"], code);
@@ -221,10 +205,7 @@ fn a_blocked_signal_that_was_inherited_does_not_hold_up_the_end() {
 #[test]
 fn a_signal_while_the_guest_is_loaded_ends_the_run_too() {
     if let Some(run) = Run::start(LOOP) {
-        let deadline = Instant::now() + LIMIT;
-        while !run.report.exists() {
-            assert!(Instant::now() < deadline, "no report");
-        }
+        wait_until("a report", || run.report.exists());
         run.signal(Signal::SIGTERM);
         run.ends(6, "stopped");
     }

@@ -3,9 +3,10 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, FileType, TryLockError};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
 
+use super::files;
 use super::iovec::{count, retry, transfer_all};
 
 /// An open image.
@@ -66,7 +68,11 @@ impl FileDisk {
     /// # Errors
     /// What is wrong with it, for a message that names the option.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, String> {
-        let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(|error| {
+        let fits = |kind: FileType| kind.is_file() || kind.is_block_device();
+        let mut options = File::options();
+        let file =
+            files::open(options.read(true).write(!read_only), path, fits, "a regular file or block device");
+        let mut file = file.map_err(|error| {
             let hint = if error.kind() == io::ErrorKind::PermissionDenied && !read_only {
                 "; with ,ro it would only be read"
             } else {

@@ -2,6 +2,7 @@
 //! What devices use on the host's side.
 
 pub mod disk;
+pub mod files;
 mod iovec;
 pub mod limits;
 pub mod tap;

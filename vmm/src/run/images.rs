@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The files that a run reads before its guest starts, and the ones that it opens to write.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use cvmm_arch::native::boot::{self, Firmware, Image, Images};
@@ -12,6 +11,7 @@ use cvmm_firmware::{Machine, acpi_tables, device_tree};
 
 use crate::config::{ConsoleConfig, DeviceKind, FirmwareKind, VmConfig};
 use crate::describe;
+use crate::host::files;
 use crate::{Error, Result};
 
 /// Makes sure that no file that is written is one that is read, a disk, or written for another option, too: opening it
@@ -77,20 +77,11 @@ fn place(path: &Path) -> Option<PathBuf> {
 
 /// Opens the file that `option` names for writing.
 pub(super) fn create(option: &str, path: &Path) -> Result<File> {
-    File::create(path)
-        .map_err(|error| Error::argument(with_path(option, path), format!("it can't be written: {error}")))
+    files::create(path).map_err(|reason| Error::argument(with_path(option, path), reason))
 }
 
 fn open_file(option: &str, path: &Path) -> Result<File> {
-    let wrong = |reason: String| Error::argument(with_path(option, path), reason);
-    // A pipe without a writer would keep us waiting here.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(|error| wrong(format!("it can't be read: {error}")))?;
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(metadata) if metadata.is_dir() => Err(wrong("it is a directory".into())),
-        _ => Err(wrong("it is no regular file".into())),
-    }
+    files::open_to_read(path).map_err(|reason| Error::argument(with_path(option, path), reason))
 }
 
 /// Opens kernel and initrd, and makes what describes the machine.
@@ -115,7 +106,7 @@ pub(super) fn open_images(config: &VmConfig, machine: &Machine) -> Result<Images
 fn open_device_tree(config: &VmConfig, machine: &Machine) -> Result<Vec<u8>> {
     let ours = device_tree(machine).map_err(|error| Error::Vmm(error.to_string()))?;
     if let Some(path) = &config.dump_dtb {
-        create("--dump-dtb", path)?.write_all(&ours).map_err(|error| {
+        files::write_all(&create("--dump-dtb", path)?, &ours).map_err(|error| {
             Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
         })?;
     }
@@ -125,8 +116,11 @@ fn open_device_tree(config: &VmConfig, machine: &Machine) -> Result<Vec<u8>> {
     }
 }
 
+/// More than the loader has room for, which says how much that is.
+const MAX_DTB: u64 = 1 << 20;
+
 fn read_dtb(path: &Path) -> std::result::Result<Vec<u8>, String> {
-    let dtb = fs::read(path).map_err(|error| format!("it can't be read: {error}"))?;
+    let dtb = files::read(path, MAX_DTB)?;
     // Devicetree Specification 0.4, 5.2: magic and total size, big endian.
     match dtb.first_chunk::<8>() {
         Some([0xd0, 0x0d, 0xfe, 0xed, size @ ..])

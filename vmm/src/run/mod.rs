@@ -9,7 +9,7 @@ mod io_thread;
 mod vcpu;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use cvmm_arch::native::boot::Entry;
@@ -20,10 +20,11 @@ use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::config::{ConsoleConfig, VmConfig};
 use crate::host::disk::Image;
+use crate::host::files;
 use crate::host::terminal::RawTerminal;
 use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
 use crate::report::Report;
-use crate::sandbox::{self, Sandbox, ThreadKind};
+use crate::sandbox::{self, Sandbox, ThreadKind, Violation};
 use crate::{Error, Outcome, Result};
 use console::{Lost, open_console};
 use control::{Control, ExitRequest, Signals};
@@ -51,17 +52,17 @@ pub fn run(config: &VmConfig) -> Outcome {
             (outcome.clone(), Report::without_machine(&outcome))
         }
     };
-    match file.map_or(Ok(()), |file| write_report(file, &report)) {
+    match file.map_or(Ok(()), |file| write_report(&file, &report)) {
         // The way out is confined, too.
-        Ok(()) => sandbox::violation().map_or(outcome, Outcome::from),
+        Ok(()) => with_violation(outcome, sandbox::violation()),
         Err(error) => outcome.after(&format!("--report: it can't be written: {error}")),
     }
 }
 
-fn write_report(mut file: File, report: &Report) -> io::Result<()> {
+fn write_report(file: &File, report: &Report) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(report)?;
     text.push(b'\n');
-    file.write_all(&text)
+    files::write_all(file, &text)
 }
 
 /// A running guest.
@@ -147,9 +148,11 @@ impl Guest {
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
     fn wait(mut self) -> (Outcome, Report) {
-        let mut outcome = self.control.wait();
+        let outcome = self.control.wait();
         self.vcpus.stop();
         self.io.into_iter().for_each(IoThread::stop);
+        // Whatever else it led to: this is why. What comes of it below is told, too.
+        let mut outcome = sandbox::violation().map_or(outcome, Outcome::from);
         for disk in &self.disks {
             if let Err(error) = disk.flush() {
                 outcome = outcome.after(&format!("{} can't be flushed: {error}", disk.path().display()));
@@ -158,11 +161,19 @@ impl Guest {
         if let Some(error) = self.console.get() {
             outcome = outcome.after(&format!("some of the console's output is lost: {error}"));
         }
-        // Whatever a violation led to: this is why.
-        let outcome = sandbox::violation().map_or(outcome, Outcome::from);
+        let outcome = with_violation(outcome, sandbox::violation());
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
         let report = report.with_warnings(self.defects);
         (outcome, report)
+    }
+}
+
+/// The same end, if there was a violation that it does not tell of yet.
+fn with_violation(outcome: Outcome, violation: Option<Violation>) -> Outcome {
+    let news = violation.map(|violation| violation.to_string());
+    match news.filter(|news| !outcome.detail().contains(news)) {
+        Some(news) => outcome.after(&news),
+        None => outcome,
     }
 }
 

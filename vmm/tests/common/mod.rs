@@ -1,8 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What tests that run a guest of a few bytes share.
+//! What tests of running guests share.
+
+#![allow(dead_code)] // Each test uses some of it.
+
+use std::fs::File;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// For whatever should happen at once, on a machine that has much else to do.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// jmp to itself.
 pub const LOOP: &[u8] = &[0xeb, 0xfe];
+
+/// mov eax, 0xd1001000; mov dword [rax], 0x5555; and around.
+pub const POWER_OFF: &[u8] = &[0xb8, 0x00, 0x10, 0x00, 0xd1, 0xc7, 0x00, 0x55, 0x55, 0x00, 0x00, 0xeb, 0xfe];
+
+/// `false`, and a word about it, where there is no KVM.
+pub fn kvm() -> bool {
+    let there = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !there {
+        eprintln!("not tested: there is no /dev/kvm here");
+    }
+    there
+}
+
+/// Comes back when `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How a run ended. One that does not is killed, and the test fails.
+pub fn wait_for_end(child: &mut Child) -> ExitStatus {
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it did not end");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// An ELF kernel that is `code`.
 pub fn elf(code: &[u8]) -> Vec<u8> {

@@ -6,34 +6,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::common::wait_for_end;
+pub use crate::common::{LIMIT, kvm, wait_until};
 use crate::program;
-
-/// For whatever should happen at once.
-pub const LIMIT: Duration = Duration::from_secs(60);
-
-/// `false`, and a word about it, where there is no KVM.
-pub fn kvm() -> bool {
-    let there = File::options().read(true).write(true).open("/dev/kvm").is_ok();
-    if !there {
-        eprintln!("not tested: there is no /dev/kvm here");
-    }
-    there
-}
-
-/// Comes back when `condition` holds.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !condition() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
 
 /// cvmm with this guest, its files in `folder`, and no other options yet.
 pub fn cvmm(folder: &Path) -> Command {
@@ -156,16 +136,12 @@ impl Guest {
     /// Waits for the end.
     pub fn wait(mut self) -> Ended {
         // Console output that nobody reads would hold up the guest: the thread reads on.
-        let mut status = None;
-        wait_until("the end of the run", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
+        let status = wait_for_end(&mut self.child);
         // Not /dev/full, which has no end.
         let report = Some(self.folder.join("report")).filter(|report| report.is_file());
         let report = report.map(|report| fs::read(report).unwrap()).unwrap_or_default();
         Ended {
-            status: status.unwrap(),
+            status,
             report: serde_json::from_slice(&report).unwrap_or_default(),
             log: fs::read_to_string(self.folder.join("log")).unwrap(),
         }

@@ -7,6 +7,8 @@
 
 #![cfg(target_arch = "x86_64")]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod disk;
 mod guest;
 mod inject;

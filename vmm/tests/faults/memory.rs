@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::libc;
 use tempfile::TempDir;
 
-use crate::guest::{Guest, blk, cvmm, kvm, wait_until};
+use crate::common::wait_for_end;
+use crate::guest::{Guest, blk, cvmm, kvm};
 use crate::inject::{Fault, inject};
 use crate::place;
 
@@ -40,12 +41,7 @@ fn memory_that_can_not_be_had_is_told() {
         let mut child = limited.stderr(Stdio::piped()).spawn().unwrap();
         // There is nobody who tells it to end where the run does not get that far.
         let _ = child.stdin.take().unwrap().write_all(b"end\n");
-        let mut ended = None;
-        wait_until(&format!("the end with {kib} KiB"), || {
-            ended = child.try_wait().unwrap();
-            ended.is_some()
-        });
-        let (status, mut said) = (ended.unwrap(), String::new());
+        let (status, mut said) = (wait_for_end(&mut child), String::new());
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         let why = match (status.code(), status.signal()) {
             (Some(0), _) => "none",

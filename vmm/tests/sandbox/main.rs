@@ -7,13 +7,15 @@
 mod captive;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../faults/inject.rs"]
+#[allow(dead_code)]
+mod inject;
 
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::libc::{self, c_long};
 use nix::pty::{OpenptyResult, openpty};
@@ -23,9 +25,9 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use captive::{Captive, Fate};
-use common::{LOOP, elf};
+use inject::{Fault, inject};
 
-const LIMIT: Duration = Duration::from_secs(30);
+use common::{LOOP, elf, kvm, wait_for_end, wait_until};
 
 /// cvmm with a disk, an entropy device and a terminal.
 struct Run {
@@ -37,8 +39,7 @@ struct Run {
 impl Run {
     /// None, and a word about it, where there is no KVM.
     fn start(code: &[u8], options: &[&str]) -> Option<Self> {
-        if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
-            eprintln!("not tested: there is no /dev/kvm here");
+        if !kvm() {
             return None;
         }
         let dir = TempDir::new().unwrap();
@@ -72,11 +73,7 @@ impl Run {
 
     /// Waits until the guest has used up some time, so that all threads have started.
     fn wait_until_running(&self) {
-        let deadline = Instant::now() + LIMIT;
-        while self.task("vcpu0").is_none_or(|task| !ran(&task)) {
-            assert!(Instant::now() < deadline, "the guest never ran");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("a guest that runs", || self.task("vcpu0").is_some_and(|task| ran(&task)));
     }
 
     /// The folder of the thread with this name.
@@ -93,17 +90,7 @@ impl Run {
 
     /// Exit code, report and what was said on standard error.
     fn end(mut self) -> (Option<i32>, serde_json::Value, String) {
-        let deadline = Instant::now() + LIMIT;
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    self.child.kill().unwrap();
-                    panic!("it did not end");
-                }
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
-        };
+        let status = wait_for_end(&mut self.child);
         let raw = !tcgetattr(&self.pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON);
         assert!(!raw, "the terminal is not as it was");
         let mut said = String::new();
@@ -289,6 +276,24 @@ fn a_violation_ends_the_run_in_order() {
         assert!(report["outcome"]["detail"].as_str().unwrap().starts_with(&expected), "{report}");
         assert!(said.contains(&expected), "{said}");
     }
+}
+
+/// The guest's data that was lost by it is told as well.
+#[test]
+fn a_violation_does_not_hide_a_flush_that_failed() {
+    let Some(run) = Run::start(LOOP, &[]) else { return };
+    run.wait_until_running();
+    let captive = Captive::take(&run.task("blk0").unwrap());
+    let tracer = inject(&run.task("cvmm").unwrap(), &[(libc::SYS_fdatasync, Fault::Error(libc::EIO))]);
+    captive.violate(libc::SYS_socket, [1, 1, 0], true);
+    // Before the wait for the end, which would take the tracer's events.
+    tracer.join().unwrap();
+    let (code, report, said) = run.end();
+    assert_eq!(code, Some(1), "{said}");
+    let detail = report["outcome"]["detail"].as_str().unwrap();
+    assert!(detail.contains("disk can't be flushed: Input/output error"), "{detail}");
+    assert!(detail.contains("before that: sandbox: the thread of a device (Blk) tried"), "{detail}");
+    assert!(said.contains(detail), "{said}");
 }
 
 /// A KVM that emulates guest kernels gives up on popcnt (or, one day, not). What is then said takes a look at the vCPU and
