@@ -13,6 +13,9 @@ const PATCHED: &str = "PROVENANCE-patched.toml";
 /// The series of patches, one for each kernel; the first is the one that is built.
 const SERIES: [&str; 2] = ["patches", "patches-7.3"];
 
+/// The binding of what the series adds to the device tree. It is not for Linux: bindings like this one are in dt-schema.
+const BINDING: &str = "dt-schema";
+
 fn folder() -> PathBuf {
     workspace::root().join("resources/guest-kernel")
 }
@@ -139,7 +142,7 @@ fn message(file: &str) -> String {
 /// `git am` takes each patch, and no patch names a person or claims a sign-off that nobody gave.
 #[test]
 fn each_patch_is_a_mail_from_the_project() {
-    for file in SERIES.into_iter().flat_map(series) {
+    for file in SERIES.into_iter().chain([BINDING]).flat_map(series) {
         let patch = fs::read_to_string(folder().join(&file)).unwrap();
         assert!(patch.contains("\nFrom: cvmm <cvmm@localhost>\n"), "{file}: author");
         let message = message(&file);
@@ -171,6 +174,22 @@ fn subject(file: &str) -> String {
     let message = message(file);
     let subject = message.split_once("\n\n").unwrap_or_else(|| panic!("{file}: only a subject")).0;
     subject.replace("\n ", " ").split_once("] ").unwrap_or_else(|| panic!("{file}: no prefix")).1.to_owned()
+}
+
+/// The binding is one patch, and the kernels' series have none that anticipates it.
+#[test]
+fn the_binding_is_in_the_patch_for_dt_schema() {
+    let changed = |file: &str| -> Vec<String> {
+        let patch = fs::read_to_string(folder().join(file)).unwrap();
+        let names = patch.lines().filter_map(|line| line.strip_prefix("+++ b/"));
+        names.map(str::to_owned).collect()
+    };
+    let [patch] = series(BINDING).try_into().expect("one patch for dt-schema");
+    assert_eq!(changed(&patch), ["dtschema/schemas/reserved-memory/shared-dma-pool.yaml"]);
+    for file in SERIES.into_iter().flat_map(series) {
+        let binding = changed(&file).into_iter().find(|name| name.contains("devicetree/bindings/"));
+        assert_eq!(binding, None, "{file}");
+    }
 }
 
 /// A patch for another kernel does the same for the same reason; only the code around it differs.
