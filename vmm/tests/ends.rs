@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -40,6 +40,10 @@ struct Run {
 impl Run {
     /// Starts `code` with a terminal. None, and a word about it, where there is no KVM.
     fn start(code: &[u8]) -> Option<Self> {
+        Self::with_cpus(1, code)
+    }
+
+    fn with_cpus(cpus: u8, code: &[u8]) -> Option<Self> {
         if !kvm() {
             return None;
         }
@@ -50,7 +54,7 @@ impl Run {
         let before = tcgetattr(&pty.slave).unwrap();
         let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
-            .args(["run", "--pool", "2M", "--mem", "64M", "--kernel"])
+            .args(["run", "--pool", "2M", "--mem", "64M", "--cpus", &cpus.to_string(), "--kernel"])
             .arg(&kernel)
             .arg("--report")
             .arg(&report)
@@ -145,10 +149,37 @@ impl Run {
         fs::File::from(self.pty.master.try_clone().unwrap()).write_all(bytes).unwrap();
     }
 
-    /// Waits until the terminal takes no more output: a guest that goes on waits in the console.
+    /// Waits until the terminal takes no more output: a vCPU waits there, for longer than any write takes.
     fn wait_until_full(&self) {
-        // A pty takes some kilobytes; each byte is an exit.
-        std::thread::sleep(Duration::from_secs(2));
+        let mut waits = 0;
+        wait_until("a full terminal", || {
+            waits = if self.writer().is_some() { waits + 1 } else { 0 };
+            waits > 100
+        });
+    }
+
+    /// The name of a vCPU's thread that writes to the console (Linux, proc_pid_syscall(5)).
+    fn writer(&self) -> Option<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let name =
+            |task: &PathBuf| fs::read_to_string(task.join("comm")).unwrap_or_default().trim().to_owned();
+        let writes = format!("{} ", nix::libc::SYS_write);
+        let mut tasks = tasks.map(|task| task.unwrap().path()).filter(|task| name(task).starts_with("vcpu"));
+        let writer = tasks.find(|task| {
+            fs::read_to_string(task.join("syscall")).is_ok_and(|call| call.starts_with(&writes))
+        });
+        writer.as_ref().map(name)
+    }
+
+    /// Reads what the guest writes until it has said all of `words`.
+    fn read_until(&self, words: &[u8]) {
+        let (mut master, mut seen) = (fs::File::from(self.pty.master.try_clone().unwrap()), Vec::new());
+        wait_until("a word of each vCPU", || {
+            let mut bytes = [0; 256];
+            let count = master.read(&mut bytes).unwrap();
+            seen.extend(&bytes[..count]);
+            words.iter().all(|word| seen.contains(word))
+        });
     }
 }
 
@@ -172,6 +203,55 @@ fn a_full_console_does_not_hold_up_the_end() {
             run.ends(6, "stopped");
         }
     }
+}
+
+/// Code for 16 and 32 bits at 0x90000, where a second vCPU begins, which then writes `y` without end.
+const SECOND: &[u8] = &[
+    // lgdt cs:[0x28]; mov eax, cr0; or al, 1; mov cr0, eax; jmp far 8:0x90017
+    0x2e, 0x0f, 0x01, 0x16, 0x28, 0x00, 0x0f, 0x20, 0xc0, 0x0c, 0x01, 0x0f, 0x22, 0xc0, 0x66, 0xea, 0x17,
+    0x00, 0x09, 0x00, 0x08, 0x00, 0x90, //
+    // mov ax, 16; mov ds, ax; mov eax, 0xd1000000; again: mov byte [eax], 'y'; jmp again
+    0x66, 0xb8, 0x10, 0x00, 0x8e, 0xd8, 0xb8, 0x00, 0x00, 0x00, 0xd1, 0xc6, 0x00, b'y', 0xeb, 0xfb, 0x90,
+    // 0x28: limit and address of the table: none, code, data.
+    0x17, 0x00, 0x30, 0x00, 0x09, 0x00, 0x90, 0x90, //
+    0, 0, 0, 0, 0, 0, 0, 0, //
+    0xff, 0xff, 0, 0, 0, 0x9b, 0xcf, 0, //
+    0xff, 0xff, 0, 0, 0, 0x93, 0xcf, 0,
+];
+
+/// Two vCPUs write at once: one waits for the terminal and holds the console, which the other waits for. Whichever is
+/// which, both are told to stop.
+#[test]
+fn two_vcpus_that_wait_for_a_full_console_do_not_hold_up_the_end() {
+    // mov esi, where SECOND is; mov edi, 0x90000; mov ecx, its length; rep movsb
+    // mov eax, 0xfee00300; mov dword [rax], INIT to all others; mov dword [rax], SIPI there; and as CHATTER.
+    let mut code = vec![0xbe];
+    let begin = [
+        &[0xbf, 0x00, 0x00, 0x09, 0x00, 0xb9, u8::try_from(SECOND.len()).unwrap(), 0, 0, 0, 0xf3, 0xa4][..],
+        &[
+            0xb8, 0x00, 0x03, 0xe0, 0xfe, 0xc7, 0x00, 0x00, 0x45, 0x0c, 0x00, 0xc7, 0x00, 0x90, 0x46, 0x0c,
+            0x00,
+        ],
+        CHATTER,
+    ]
+    .concat();
+    code.extend((0x20_0000 + 5 + u32::try_from(begin.len()).unwrap()).to_le_bytes());
+    code.extend(begin);
+    code.extend(SECOND);
+    let mut writers = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        let Some(run) = Run::with_cpus(2, &code) else { return };
+        run.wait_until_raw();
+        run.read_until(b"xy");
+        run.wait_until_full();
+        writers.extend(run.writer());
+        run.signal(Signal::SIGTERM);
+        run.ends(6, "stopped");
+        if writers.len() == 2 {
+            return;
+        }
+    }
+    panic!("only {writers:?} ever waited for the terminal");
 }
 
 /// A guest that reads nothing does not take the quit key from the user.
