@@ -36,7 +36,7 @@ fn kernels() {
         (bench.write("header-cut", &good[..0x220]), "neither a bzImage nor an ELF kernel"),
         (bench.write("old", &old), "speaks boot protocol 0x20c"),
         (bench.write("not-64-bit", &not_64_bit), "it has no 64-bit entry"),
-        (bench.write("elf", b"\x7fELF and nothing more"), "it can't be loaded"),
+        (bench.write("elf", b"\x7fELF and nothing more"), "the ELF file ends within its headers"),
     ] {
         bench.refuse(&["--kernel", &path], &format!("--kernel {path}"), reason);
     }
