@@ -43,7 +43,7 @@ pub fn blk(modes: &[&str]) -> Vec<String> {
                 all.extend(pattern::FILES.iter().map(|(file, _)| format!("{disk}-file-{file}")));
             }
             "ro" => all.extend(names(&disk, &["is-read-only", "refuses-writes", "pattern"])),
-            "raw" => all.extend(names(&disk, &["pattern", "write-zeroes", "discard", "parallel"])),
+            "raw" => all.extend(names(&disk, &["pattern", "write-zeroes", "discard", "parallel", "batch"])),
             other => panic!("no such mode: {other}"),
         }
     }

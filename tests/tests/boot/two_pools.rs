@@ -57,7 +57,7 @@ fn assert_pools(ended: &Ended<'_>, dma_default: [bool; 2]) {
     report.assert_honest(&[("blk0", 1), ("blk1", 1)]);
 }
 
-/// Twelve threads with up to 512 KiB each want three times the pool: Linux makes them wait, all data is right, and nothing
+/// Three disks with 4 MiB of requests each want six times the pool: Linux makes them wait, all data is right, and nothing
 /// is refused.
 #[test]
 fn a_pool_that_is_too_small_slows_its_devices_down() {

@@ -2,7 +2,7 @@
 //! A block device, without the page cache in between.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -39,6 +39,11 @@ impl Disk {
 
     pub(super) fn attribute_number(&self, attribute: &str) -> Result<u64> {
         machine::number(format!("/sys/block/{}/{attribute}", self.name))
+    }
+
+    pub(super) fn set_attribute(&self, attribute: &str, value: &str) -> Result<()> {
+        let path = format!("/sys/block/{}/{attribute}", self.name);
+        fs::write(&path, value).with_context(|| format!("write '{value}' to {path}"))
     }
 
     /// In bytes; the kernel counts sectors.

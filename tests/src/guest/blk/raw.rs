@@ -18,6 +18,8 @@ const WORKERS: u64 = 4;
 const FIRST_REGION: u64 = 4 * MIB;
 const REGION: u64 = 2 * MIB;
 const ROUNDS: u64 = 24;
+/// More than 1 MiB, or Linux submits each request by itself.
+const BATCH: usize = 4 << 20;
 
 pub(super) fn run(disk: &Disk, seed: u64, report: &Report) {
     let name = &disk.name;
@@ -33,6 +35,7 @@ pub(super) fn run(disk: &Disk, seed: u64, report: &Report) {
         becomes_zero(disk, seed, 2 * MIB, Disk::discard)
     });
     report.check(&format!("blk-{name}-parallel"), || parallel(disk, seed));
+    report.check(&format!("blk-{name}-batch"), || batch(disk, seed));
 }
 
 fn write_pattern(disk: &Disk, seed: u64) -> Result<String> {
@@ -81,6 +84,17 @@ fn parallel(disk: &Disk, seed: u64) -> Result<String> {
         })
     })?;
     Ok(format!("{WORKERS} threads moved {moved} bytes"))
+}
+
+/// One system call with many requests, of which all are in the queue before the device is told of any: without merging,
+/// Linux collects up to 32 and then submits them at once.
+fn batch(disk: &Disk, seed: u64) -> Result<String> {
+    disk.set_attribute("queue/nomerges", "2")?;
+    let mut data = vec![0; BATCH];
+    pattern::fill(seed, FIRST_REGION, &mut data);
+    disk.write(FIRST_REGION, &data).context("write")?;
+    same(&disk.read(FIRST_REGION, BATCH)?, &data, FIRST_REGION)?;
+    Ok(format!("{BATCH} bytes were written and read by one call each"))
 }
 
 fn work(disk: &Disk, seed: u64, worker: u64) -> Result<usize> {
