@@ -7,7 +7,7 @@ use std::io::Read;
 use crate::HostErrors;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Queue, Turn, parts};
-use crate::virtio::{DeviceType, Kind, Queues};
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Queues};
 
 const QUEUE_SIZES: &[u16] = &[16];
 
@@ -45,6 +45,10 @@ impl DeviceType for Rng {
 
     fn max_queue_sizes(&self) -> &[u16] {
         QUEUE_SIZES
+    }
+
+    fn buffers(&self) -> u64 {
+        BOUNCE_SLOT
     }
 
     fn config_space(&self) -> Vec<u8> {

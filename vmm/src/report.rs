@@ -32,8 +32,9 @@ pub struct Report {
     devices: Vec<DeviceReport>,
     /// Refusals of all devices.
     refused: u64,
-    /// What is wrong with the text that `--spec` names.
-    warnings: &'static [&'static str],
+    /// What was warned of before the guest started: pools that are too small, and what is wrong with the text that `--spec`
+    /// names.
+    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -147,12 +148,12 @@ impl Report {
             cpus: 0,
             devices: Vec::new(),
             refused: 0,
-            warnings: &[],
+            warnings: Vec::new(),
         }
     }
 
-    /// Adds what is wrong with the text that `--spec` names.
-    pub fn with_warnings(self, warnings: &'static [&'static str]) -> Self {
+    /// Adds what was warned of before the guest started.
+    pub fn with_warnings(self, warnings: Vec<String>) -> Self {
         Self { warnings, ..self }
     }
 

@@ -15,7 +15,7 @@ use vm_memory::VolatileSlice;
 use crate::HostErrors;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Turn};
-use crate::virtio::{DeviceType, Kind, Queues};
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Queues};
 
 /// Unit of `capacity` and of a request's `sector`, in bytes (virtio 1.3, 5.2.4).
 pub const SECTOR: u64 = 512;
@@ -138,6 +138,12 @@ impl DeviceType for Blk {
 
     fn max_queue_sizes(&self) -> &[u16] {
         &self.queue_sizes
+    }
+
+    fn buffers(&self) -> u64 {
+        let request = u64::from(self.size_max).saturating_mul(self.seg_max.into());
+        // With header and status.
+        request.saturating_add(2 * BOUNCE_SLOT).saturating_mul(self.num_queues().into())
     }
 
     /// `struct virtio_blk_config` (virtio 1.3, 5.2.4), up to `write_zeroes_may_unmap`.

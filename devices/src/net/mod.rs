@@ -19,7 +19,7 @@ use vm_memory::VolatileSlice;
 use crate::HostErrors;
 use crate::pool::{Gate, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
-use crate::virtio::{DeviceType, Kind, Queues};
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Queues};
 use control::Command;
 use receive::Receiver;
 
@@ -193,6 +193,13 @@ impl DeviceType for Net {
 
     fn max_queue_sizes(&self) -> &[u16] {
         &self.queue_sizes
+    }
+
+    fn buffers(&self) -> u64 {
+        // Linux fills the receive queue when the interface goes up, a frame of the usual size to a buffer.
+        let received = u64::from(QUEUE_SIZE).saturating_mul(BOUNCE_SLOT);
+        let sent = (MAX_FRAME as u64).next_multiple_of(BOUNCE_SLOT);
+        u64::from(self.max_pairs()).saturating_mul(received.saturating_add(sent))
     }
 
     /// `struct virtio_net_config` (virtio 1.3, 5.1.4): the fields whose features are offered, and those before them.

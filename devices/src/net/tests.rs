@@ -262,6 +262,16 @@ fn the_largest_packet_is_received_whole() {
     assert!(bench.rig.memory.gather(&places) == received(&frame(LARGEST), 1));
 }
 
+/// For each pair: 2 pages of each queue, 256 receive buffers of a slot, and the largest packet, in slots.
+#[test]
+fn room_is_for_receive_buffers_and_the_largest_packet() {
+    let pair = 2 * 2 * 4096 + 256 * 2048 + 33 * 2048;
+    for (pairs, control) in [(1, 0), (2, 2 * 4096)] {
+        let taps = (0..pairs).map(|_| Box::new(Shared::new()) as _).collect();
+        assert_eq!(Net::new(taps, [2, 0, 0, 0, 0, 1]).room(), pairs * pair + control);
+    }
+}
+
 /// 5.1.6.2: header and packet are device-readable; 2.7.4.2.
 #[test]
 fn a_transmit_buffer_of_the_wrong_shape_is_refused() {

@@ -84,6 +84,11 @@ impl Kind {
     }
 }
 
+const PAGE: u64 = 4096;
+
+/// Linux bounces each buffer, however small, through slots of so many bytes (IO_TLB_SIZE).
+pub(crate) const BOUNCE_SLOT: u64 = 2048;
+
 /// A virtio device type: what is behind the queues. Knows no transport, no registers, no interrupts.
 pub trait DeviceType: Debug + Send {
     /// Which one.
@@ -94,6 +99,19 @@ pub trait DeviceType: Debug + Send {
 
     /// The largest size of each queue, in descriptors.
     fn max_queue_sizes(&self) -> &[u16];
+
+    /// Bytes of buffers that a driver needs in the pool at once: those that it keeps there for the device to write, and the
+    /// largest request of each queue.
+    fn buffers(&self) -> u64;
+
+    /// Bytes of the pool that a driver needs at once: the areas of each queue (virtio 1.3, 2.7), in pages, and [`buffers`].
+    ///
+    /// [`buffers`]: Self::buffers
+    fn room(&self) -> u64 {
+        let areas = |size: &u16| 16 * u64::from(*size) + 6 + 2 * u64::from(*size) + 6 + 8 * u64::from(*size);
+        let rings = self.max_queue_sizes().iter().map(|size| areas(size).next_multiple_of(PAGE));
+        rings.sum::<u64>().saturating_add(self.buffers())
+    }
 
     /// The configuration space. It is read once.
     fn config_space(&self) -> Vec<u8>;

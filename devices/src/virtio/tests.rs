@@ -58,6 +58,9 @@ impl DeviceType for Toy {
     fn max_queue_sizes(&self) -> &[u16] {
         &QUEUES
     }
+    fn buffers(&self) -> u64 {
+        64
+    }
     fn config_space(&self) -> Vec<u8> {
         (1..=10).collect()
     }

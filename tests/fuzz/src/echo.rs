@@ -47,6 +47,9 @@ impl DeviceType for Echo {
     fn max_queue_sizes(&self) -> &[u16] {
         &self.queues
     }
+    fn buffers(&self) -> u64 {
+        0
+    }
     fn config_space(&self) -> Vec<u8> {
         CONFIG.to_vec()
     }

@@ -58,7 +58,7 @@ fn assert_pools(ended: &Ended<'_>, dma_default: [bool; 2]) {
 }
 
 /// Three disks with 4 MiB of requests each want six times the pool: Linux makes them wait, all data is right, and nothing
-/// is refused.
+/// is refused. That the pool is small for them, with the queues that they have, is told.
 #[test]
 fn a_pool_that_is_too_small_slows_its_devices_down() {
     let (host, images) = (Host::shared(), Images::new());
@@ -66,8 +66,10 @@ fn a_pool_that_is_too_small_slows_its_devices_down() {
     let disks = ["vda:raw", "vdb:raw", "vdc:raw"];
     let guest =
         Guest::new(&host, "blk,full").pool(2 * MIB, None).word(format!("cvmm.blk={}", disks.join(",")));
-    let guest = (0..3).fold(guest, |guest, index| guest.disk(&raw, &format!("disk{index}"), ""));
+    let guest = (0..3).fold(guest, |guest, index| guest.disk(&raw, &format!("disk{index}"), ",queues=4"));
     let ended = guest.run(0, "powered-off");
     ended.passed(names::blk(&disks).into_iter().chain(["pool-was-full".to_owned()]));
     ended.report.assert_honest(&[("blk0", 1), ("blk1", 1), ("blk2", 1)]);
+    let [warning] = &ended.report.warnings[..] else { panic!("{:?}", ended.report.warnings) };
+    assert!(warning.starts_with("pool 'pool' has 2097152 bytes, and its devices want 3293184 "), "{warning}");
 }

@@ -7,6 +7,7 @@ mod images;
 mod input;
 mod io_thread;
 mod vcpu;
+mod warnings;
 
 use std::fs::File;
 use std::io;
@@ -76,8 +77,7 @@ struct Guest {
     console: Lost,
     control: Control,
     sandbox: Sandbox,
-    /// What is wrong with the text of the proposal that the machine follows.
-    defects: &'static [&'static str],
+    warnings: Vec<String>,
     /// Restored when this goes, whichever way.
     _terminal: Option<RawTerminal>,
 }
@@ -86,14 +86,14 @@ impl Guest {
     /// Opens everything that can be wrong, loads the guest, and starts it.
     fn start(config: &VmConfig, signals: Signals) -> Result<Self> {
         let machine = machine::describe(&config.machine)?;
-        let profile = config.machine.spec.profile;
-        profile.defects.iter().for_each(|defect| log::warn!("--spec {}: {defect}", profile.name));
         let mut devices: Vec<Opened> = config
             .machine
             .devices
             .iter()
             .map(|device| machine::open(device, config.machine.pools[device.pool].size))
             .collect::<Result<_>>()?;
+        let warnings = warnings::of(&config.machine, &machine, &devices);
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let disks = devices.iter_mut().filter_map(|opened| opened.disk.take()).collect();
         let images = open_images(config, &machine)?;
         let exit = Arc::new(ExitRequest::new()?);
@@ -132,18 +132,7 @@ impl Guest {
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
-        Ok(Self {
-            machine,
-            vm,
-            vcpus,
-            io,
-            disks,
-            console,
-            control,
-            sandbox,
-            defects: profile.defects,
-            _terminal: terminal,
-        })
+        Ok(Self { machine, vm, vcpus, io, disks, console, control, sandbox, warnings, _terminal: terminal })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
@@ -163,7 +152,7 @@ impl Guest {
         }
         let outcome = with_violation(outcome, sandbox::violation());
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
-        let report = report.with_warnings(self.defects);
+        let report = report.with_warnings(self.warnings);
         (outcome, report)
     }
 }

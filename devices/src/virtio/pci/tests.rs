@@ -128,6 +128,9 @@ fn a_device_with_too_many_queues_does_not_fit() {
         fn max_queue_sizes(&self) -> &[u16] {
             &self.0
         }
+        fn buffers(&self) -> u64 {
+            0
+        }
         fn config_space(&self) -> Vec<u8> {
             vec![7; 8]
         }

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is told before the guest starts, although nothing is wrong yet.
+
+use cvmm_firmware::Machine;
+
+use crate::config::MachineConfig;
+use crate::machine::Opened;
+
+/// Warnings about `machine`, whose devices have been opened.
+pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) -> Vec<String> {
+    let profile = config.spec.profile;
+    let defects = profile.defects.iter().map(|defect| format!("--spec {}: {defect}", profile.name));
+    defects.chain(small_pools(machine, devices)).collect()
+}
+
+/// That the guest waits for room in a pool can't be seen from here. That it will have to can.
+fn small_pools(machine: &Machine, devices: &[Opened]) -> Vec<String> {
+    let mut wanted: Vec<_> =
+        machine.pools.iter().map(|pool| (format!("pool '{}'", pool.name), pool.range.size(), 0u64)).collect();
+    for (device, opened) in machine.virtio.iter().zip(devices) {
+        let room = opened.device.room();
+        if let Some(own) = device.own_memory() {
+            wanted.push((format!("the memory of {}", device.name), own.size(), room));
+        } else if let Some((.., sum)) = wanted.get_mut(usize::from(device.pool.0)) {
+            *sum = sum.saturating_add(room);
+        }
+    }
+    wanted.retain(|(_, size, room)| room > size);
+    let warning = |(name, size, room)| {
+        format!(
+            "{name} has {size} bytes, and its devices want {room} at once: rings, the buffers that a network keeps, \
+             the largest request of each queue. The guest may have to wait for room, without end if none is given back"
+        )
+    };
+    wanted.into_iter().map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::machine;
+
+    fn warnings(options: &[&str]) -> Vec<String> {
+        let cli = Cli::try_parse_from(["cvmm", "run", "--kernel=k"].iter().chain(options)).unwrap();
+        let Command::Run(args) = cli.command else { panic!() };
+        let config = MachineConfig::new(&args.machine).unwrap();
+        let pool_size = |pool: usize| config.pools[pool].size;
+        let devices =
+            config.devices.iter().map(|device| machine::open(device, pool_size(device.pool)).unwrap());
+        of(&config, &machine::describe(&config).unwrap(), &devices.collect::<Vec<_>>())
+    }
+
+    /// Each queue of 256 descriptors has 2 pages, and a request at most an eighth of the pool, with a slot for its header
+    /// and one for its status.
+    #[test]
+    fn a_pool_is_small_for_the_devices_that_are_bound_to_it() {
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(1 << 20).unwrap();
+        let disk = format!("--blk=path={},ro", disk.path().display());
+        let blk = |rest: &str| format!("{disk}{rest}");
+        let eight = 8 * (2 * 4096 + (256 << 10) + 4096);
+        let rng = 4096 + 2048;
+        assert_eq!(warnings(&["--pool=2M", &disk]), [""; 0]);
+        for (options, name, wanted) in [
+            (&["--pool=2M", &blk(",queues=8")][..], "pool 'pool'", eight),
+            (&["--pool=2M", &blk(",queues=4"), &blk(",queues=4"), "--rng"], "pool 'pool'", eight + rng),
+            (
+                &["--pool=8M,default", "--pool=2M,name=x", &blk(",queues=8,pool=x"), "--rng"],
+                "pool 'x'",
+                eight,
+            ),
+        ] {
+            let size = "has 2097152 bytes";
+            let [warning] = &warnings(options)[..] else { panic!("{options:?}") };
+            assert!(
+                warning.starts_with(&format!("{name} {size}, and its devices want {wanted} ")),
+                "{warning}"
+            );
+        }
+        // By the RFC the memory is each function's own.
+        let rfc = ["--spec=rfc", "--pool=2M", &blk(",transport=pci,queues=8"), "--rng=transport=pci"];
+        let warnings = warnings(&rfc);
+        assert!(warnings[..4].iter().all(|warning| warning.starts_with("--spec rfc: ")));
+        let [warning] = &warnings[4..] else { panic!("{warnings:?}") };
+        assert!(
+            warning
+                .starts_with(&format!("the memory of blk0 has 2097152 bytes, and its devices want {eight} "))
+        );
+    }
+}
