@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::host::{self, Host, Kind};
+use crate::host::{self, Host, Kind, SAFE_CPUS};
 use crate::packages;
 use probe::Until;
 use summary::{Measured, Place, Report};
@@ -30,15 +30,13 @@ const INIT_LINE: &str = "guest-init: started";
 const DISK_SIZE: u64 = 16 << 20;
 /// Generous: a guest under emulation takes seconds.
 const LIMIT: Duration = Duration::from_secs(60);
-/// A VMM has more than one thread, and what they do side by side is measured, too. No guest here has more than one vCPU.
-const EMULATED_CPUS: u32 = 2;
 
 /// Measures `rounds` rounds on the `chosen` kind of host, prints the table, and writes the samples to `json`.
 pub fn bench(chosen: Option<Kind>, rounds: u32, json: Option<&Path>) -> Result<i32> {
     let kind = choose(chosen)?;
     let installed = installed();
     let versions = versions(&installed);
-    let init_host = start(kind, &installed, DISK_SIZE)?;
+    let init_host = start(kind, SAFE_CPUS, &installed, DISK_SIZE)?;
     // The first instruction needs no KVM that can run Linux, and without emulation the times are those of real use.
     let here = if kind == Kind::Kvm { None } else { Host::kvm().ok() };
     let entry_host = here.as_ref().unwrap_or(&init_host);
@@ -70,8 +68,8 @@ fn versions(installed: &[(Vmm, PathBuf)]) -> Vec<String> {
     installed.iter().filter_map(|(vmm, program)| vmm.version(program)).collect()
 }
 
-/// A host for `disk_size` bytes of disk and all VMMs.
-fn start(kind: Kind, installed: &[(Vmm, PathBuf)], disk_size: u64) -> Result<Host> {
+/// A host for `disk_size` bytes of disk and all VMMs. An emulated one has `cpus` CPUs.
+fn start(kind: Kind, cpus: u32, installed: &[(Vmm, PathBuf)], disk_size: u64) -> Result<Host> {
     match kind {
         Kind::Kvm => Host::kvm(),
         Kind::Emulated => {
@@ -81,7 +79,7 @@ fn start(kind: Kind, installed: &[(Vmm, PathBuf)], disk_size: u64) -> Result<Hos
                     bytes += file.metadata()?.len();
                 }
             }
-            Host::emulated(EMULATED_CPUS, bytes)
+            Host::emulated(cpus, bytes)
         }
     }
 }

@@ -37,7 +37,7 @@ const MODULES: [&str; 4] = ["kvm-amd", "tun", "virtio_pci", "virtio_console"];
 const APPEND: &str =
     "console=ttyS0 panic=-1 quiet mitigations=off nokaslr audit=0 no_timer_check nohz=off highres=off";
 
-/// How many CPUs a host has on which nothing must go wrong. With two, a guest of two vCPUs fails about once in thirty runs:
+/// How many CPUs a host has on which nothing must go wrong. With two, about one guest in thirty fails, of two vCPUs or of one:
 /// QEMU 7.2 then saves the host's own registers in the guest's VMCB, and KVM runs the guest with them, which ends in a
 /// triple fault or in a loop of nested page faults. With one that was not seen.
 pub const SAFE_CPUS: u32 = 1;

@@ -6,6 +6,7 @@ use super::load::{BOUNCE_LOADS, CONTEND_LOADS, DISK_LOADS, Load};
 use super::setup::{Dma, Setup, Transport};
 use crate::bench::turns::Competitor;
 use crate::bench::vmm::Vmm;
+use crate::host::SAFE_CPUS;
 
 /// The tap of the network loads.
 pub const TAP: &str = "cvmm-bench";
@@ -72,6 +73,15 @@ impl Comparison {
                 };
                 [1, 2, 4].into_iter().flat_map(|cpus| [of(cpus, 1), of(cpus, 2)]).collect()
             }
+        }
+    }
+
+    /// How many CPUs an emulated host has. With more than one it may hang, and then there is no table; but vCPUs that share a
+    /// CPU hardly wait for each other's locks.
+    pub fn emulated_cpus(self) -> u32 {
+        match self {
+            Self::Transports | Self::Bouncing => SAFE_CPUS,
+            Self::Contention => 2,
         }
     }
 

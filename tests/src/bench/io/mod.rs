@@ -49,7 +49,7 @@ pub fn bench(comparison: Comparison, order: &Order) -> Result<i32> {
     installed.retain(|(vmm, _)| setups.iter().any(|setup| setup.vmm == *vmm));
     let versions = versions(&installed);
     let disks = setups.iter().map(|setup| setup.disks).max().unwrap_or(1);
-    let host = start(kind, &installed, DISK_SIZE * disks as u64)?;
+    let host = start(kind, comparison.emulated_cpus(), &installed, DISK_SIZE * disks as u64)?;
     let folder = DiskFolder::on(&host)?;
     let disk = folder.disk();
     for index in 0..disks {
