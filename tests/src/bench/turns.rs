@@ -97,7 +97,8 @@ impl<'h> Vmms<'h> {
         self.words.iter().find(|(of, _)| *of == vmm).map(|(_, words)| words.as_slice())
     }
 
-    fn once<S: DeserializeOwned>(
+    /// Measures once.
+    pub fn once<S: DeserializeOwned>(
         &self,
         one: impl Competitor,
         probe_word: &str,

@@ -76,7 +76,7 @@ impl Comparison {
         }
     }
 
-    /// How many CPUs an emulated host has. With more than one it may hang, and then there is no table; but vCPUs that share a
+    /// How many CPUs an emulated host has. With more than [`SAFE_CPUS`] guests are lost now and then; but vCPUs that share a
     /// CPU hardly wait for each other's locks.
     pub fn emulated_cpus(self) -> u32 {
         match self {

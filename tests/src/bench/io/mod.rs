@@ -16,17 +16,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::summary::{Place, load_now};
-use super::turns::Vmms;
-use super::vmm::Guest;
+use super::turns::{Competitor, Outcome, Vmms};
+use super::vmm::{Guest, Vmm};
 use super::{choose, installed, start, text, versions, write_json};
-use crate::host::{Folder, Host, Kind};
+use crate::host::{Folder, Host, Kind, SAFE_CPUS};
 use comparison::{Comparison, TAP};
 use load::{DISK_SIZE, GUEST, HOST};
+use probe::Sample;
 use setup::Setup;
 use summary::Report;
 
 /// Generous: under emulation on a busy machine it takes minutes.
 const LIMIT: Duration = Duration::from_secs(600);
+/// Several times what a guest takes under emulation.
+const LOST_AFTER: Duration = Duration::from_secs(120);
 
 /// What to measure, and where.
 #[derive(Debug)]
@@ -47,36 +50,95 @@ pub fn bench(comparison: Comparison, order: &Order) -> Result<i32> {
     let mut installed = installed();
     let setups = comparison.setups();
     installed.retain(|(vmm, _)| setups.iter().any(|setup| setup.vmm == *vmm));
-    let versions = versions(&installed);
-    let disks = setups.iter().map(|setup| setup.disks).max().unwrap_or(1);
-    let host = start(kind, comparison.emulated_cpus(), &installed, DISK_SIZE * disks as u64)?;
-    let folder = DiskFolder::on(&host)?;
-    let disk = folder.disk();
-    for index in 0..disks {
-        let path = if index == 0 { disk.clone() } else { format!("{disk}{index}") };
-        host.resize(&path, DISK_SIZE)?;
-    }
-    let has_net = setups.iter().any(|setup| setup.tap.is_some());
-    let _tap = has_net.then(|| host.tap(TAP, &format!("{HOST}/{}", GUEST.1))).transpose()?;
-    let tools = host.tools()?;
-    let files = host.folder()?;
-    let kernel = match &order.kernel {
-        None => tools.patched_kernel.clone(),
-        Some(kernel) => carried(&host, &files, kernel)?,
-    };
-    let guest = Guest { kernel, initrd: tools.initrd.clone(), disk };
-    let vmms = Vmms::bring(&host, &installed)?;
-    let arguments = |setup: Setup| setup.arguments(&guest);
     let load_before = load_now()?;
-    let results = vmms.by_turns(&setups, order.rounds, "loads", probe::WORD, LIMIT, arguments)?;
-    let mut place = Place::of(&host)?;
+    let bench = Bench { comparison, kind, order, installed: &installed };
+    let emulated = kind == Kind::Emulated;
+    let (results, mut place, lost) = if emulated && comparison.emulated_cpus() > SAFE_CPUS {
+        bench.each_on_a_host_of_its_own(&setups)?
+    } else {
+        let (results, place) = bench.on_a_host(|vmms, guest| {
+            let arguments = |setup: Setup| setup.arguments(guest);
+            vmms.by_turns(&setups, order.rounds, "loads", probe::WORD, LIMIT, arguments)
+        })?;
+        (results, place, 0)
+    };
     // It takes minutes, and one number would hide what was before.
     place.load = format!("{load_before} before, {} after", place.load);
-    let emulated = kind == Kind::Emulated;
-    let report = Report { comparison, rounds: order.rounds, versions, place, emulated, results };
+    let versions = versions(&installed);
+    let report = Report { comparison, rounds: order.rounds, versions, place, emulated, lost, results };
     print!("{}", report.table());
     write_json(order.json.as_deref(), &report.json())?;
     Ok(0)
+}
+
+type Results = Vec<(Setup, Outcome<Sample>)>;
+
+struct Bench<'a> {
+    comparison: Comparison,
+    kind: Kind,
+    order: &'a Order,
+    installed: &'a [(Vmm, PathBuf)],
+}
+
+impl Bench<'_> {
+    /// Starts a host, has `work` measure there, and tells of the host.
+    fn on_a_host<T>(&self, work: impl FnOnce(&Vmms<'_>, &Guest) -> Result<T>) -> Result<(T, Place)> {
+        let setups = self.comparison.setups();
+        let disks = setups.iter().map(|setup| setup.disks).max().unwrap_or(1);
+        let host =
+            start(self.kind, self.comparison.emulated_cpus(), self.installed, DISK_SIZE * disks as u64)?;
+        let folder = DiskFolder::on(&host)?;
+        let disk = folder.disk();
+        for index in 0..disks {
+            let path = if index == 0 { disk.clone() } else { format!("{disk}{index}") };
+            host.resize(&path, DISK_SIZE)?;
+        }
+        let has_net = setups.iter().any(|setup| setup.tap.is_some());
+        let _tap = has_net.then(|| host.tap(TAP, &format!("{HOST}/{}", GUEST.1))).transpose()?;
+        let tools = host.tools()?;
+        let files = host.folder()?;
+        let kernel = match &self.order.kernel {
+            None => tools.patched_kernel.clone(),
+            Some(kernel) => carried(&host, &files, kernel)?,
+        };
+        let guest = Guest { kernel, initrd: tools.initrd.clone(), disk };
+        let done = work(&Vmms::bring(&host, self.installed)?, &guest)?;
+        Ok((done, Place::of(&host)?))
+    }
+
+    /// For an emulated host of several CPUs, on which a guest may be lost: then only that guest is. Returns how many were,
+    /// too. Their rounds are not made up for.
+    fn each_on_a_host_of_its_own(&self, setups: &[Setup]) -> Result<(Results, Place, u32)> {
+        let mut samples = vec![vec![]; setups.len()];
+        let (mut place, mut lost) = (None, 0);
+        for round in 1..=self.order.rounds {
+            eprintln!("lab: loads, round {round} of {}", self.order.rounds);
+            for (setup, samples) in setups.iter().zip(&mut samples) {
+                let once = |vmms: &Vmms<'_>, guest: &Guest| {
+                    vmms.once(*setup, probe::WORD, LOST_AFTER, setup.arguments(guest))
+                };
+                match self.on_a_host(once) {
+                    Ok((sample, at)) => {
+                        samples.push(sample);
+                        place = Some(at);
+                    }
+                    Err(error) => {
+                        let error = format!("{error:#}");
+                        eprintln!(
+                            "lab: {}: lost: {}",
+                            setup.name(),
+                            error.lines().next().unwrap_or_default()
+                        );
+                        lost += 1;
+                    }
+                }
+            }
+        }
+        let outcome =
+            |samples: Vec<_>| if samples.is_empty() { Err("all were lost".into()) } else { Ok(samples) };
+        let results = setups.iter().copied().zip(samples.into_iter().map(outcome)).collect();
+        Ok((results, place.context("all guests were lost")?, lost))
+    }
 }
 
 fn carried(host: &Host, folder: &Folder, kernel: &Path) -> Result<PathBuf> {

@@ -11,6 +11,7 @@ use super::setup::Setup;
 use crate::bench::resident::GUEST_MIB;
 use crate::bench::summary::{Place, Spread};
 use crate::bench::turns::{Competitor, Outcome};
+use crate::host::SAFE_CPUS;
 
 const COLUMN: usize = 25;
 
@@ -80,6 +81,8 @@ pub struct Report {
     pub place: Place,
     /// Whether that is an emulated host.
     pub emulated: bool,
+    /// Guests that an emulated host lost, whose samples are missing.
+    pub lost: u32,
     /// For each setup its samples, or why there are none.
     pub results: Vec<(Setup, Outcome<Sample>)>,
 }
@@ -202,6 +205,14 @@ impl Report {
                      loses waits\nfor the host's next tick of 4 ms. A request that takes longer also has more exits: where \
                      ranges overlap, there is\nno difference to see.\n";
         }
+        if self.comparison.emulated_cpus() > SAFE_CPUS && self.emulated {
+            let guests = self.comparison.setups().len() as u64 * u64::from(self.rounds);
+            text += &format!(
+                "Each guest has a host of its own; {} of {guests} were lost with theirs (QEMU, nested SVM, several CPUs) and \
+                 do not count.\n",
+                self.lost
+            );
+        }
         for version in &self.versions {
             text += &format!("compared with {version}\n");
         }
@@ -268,6 +279,7 @@ impl Report {
             "compared_with": self.versions,
             "place": self.place,
             "emulated": self.emulated,
+            "lost": self.lost,
             "results": results.collect::<Vec<_>>(),
             "ratios": ratios.collect::<Vec<_>>(),
         })
@@ -331,7 +343,15 @@ mod tests {
             (all[2], Ok(vec![sample(1000, None)])),
             (all[3], Err("no PCI".into())),
         ];
-        Report { comparison, rounds: 3, versions: vec!["QEMU 1".into()], place, emulated: true, results }
+        Report {
+            comparison,
+            rounds: 3,
+            versions: vec!["QEMU 1".into()],
+            place,
+            emulated: true,
+            lost: 0,
+            results,
+        }
     }
 
     #[test]
