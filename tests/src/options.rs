@@ -22,6 +22,8 @@ pub struct Carried {
     pub arguments: Vec<String>,
     /// Files to carry there: the lab's path, the host's path.
     pub there: Vec<(PathBuf, String)>,
+    /// What is there and should be read, but is no regular file, so that there is nothing to carry.
+    pub no_files: Vec<PathBuf>,
     /// Files to carry back: the host's path, the lab's path.
     pub back: Vec<(String, PathBuf)>,
     /// Folders to make here for what is carried back.
@@ -136,6 +138,9 @@ impl Carrier<'_> {
 
     fn there(&mut self, path: &str) -> String {
         if !Path::new(path).is_file() {
+            if Path::new(path).exists() {
+                self.carried.no_files.push(path.into());
+            }
             return path.to_owned();
         }
         let remote = self.remote(path);
@@ -225,6 +230,14 @@ mod tests {
         let line = words("--kernel /no/such/kernel --blk path=/no/such/disk --console stdio --pool");
         let carried = carry(&line, Path::new("/lab"));
         assert_eq!(carried, Carried { arguments: line, ..Carried::default() });
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_carried() {
+        let folder = tempfile::tempdir().unwrap();
+        let carried =
+            carry(&words(&format!("--kernel {} --rng", folder.path().display())), Path::new("/lab"));
+        assert_eq!((carried.there.len(), carried.no_files), (0, vec![folder.path().to_owned()]));
     }
 
     #[test]

@@ -75,8 +75,9 @@ pub fn serve(mut stream: TcpStream) -> io::Result<Summary> {
     Ok(received)
 }
 
-/// The guest's end. Judges nothing: the caller compares the summaries.
-pub fn transfer(mut stream: TcpStream, plan: &Plan) -> io::Result<Transfer> {
+/// The guest's end. Judges nothing: the caller compares the summaries. `turned` is called when all is sent, and hardly
+/// anything was received yet.
+pub fn transfer(mut stream: TcpStream, plan: &Plan, turned: impl FnOnce()) -> io::Result<Transfer> {
     let started = Instant::now();
     stream.write_all(&pack([MAGIC, plan.seed_up, plan.seed_down, plan.bytes_down]))?;
     let sent = send(&mut stream, plan.seed_up, plan.bytes_up)?;
@@ -85,6 +86,7 @@ pub fn transfer(mut stream: TcpStream, plan: &Plan) -> io::Result<Transfer> {
     stream.read_exact(&mut bytes)?;
     stream.read_exact(&mut sha256)?;
     let time_up = started.elapsed();
+    turned();
 
     let started = Instant::now();
     let received = receive(&mut stream)?;
@@ -155,7 +157,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let server = std::thread::spawn(move || serve(listener.accept().unwrap().0).unwrap());
         let plan = Plan { seed_up: 1, bytes_up: 200_001, seed_down: 2, bytes_down: 70_003 };
-        let transfer = transfer(TcpStream::connect(address).unwrap(), &plan).unwrap();
+        let transfer = transfer(TcpStream::connect(address).unwrap(), &plan, || ()).unwrap();
         let received = server.join().unwrap();
         assert_eq!(received, transfer.sent);
         assert_eq!(transfer.peer_received, transfer.sent);

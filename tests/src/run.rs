@@ -146,6 +146,9 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
         carried.arguments.push(format!("--report={path}"));
         path
     });
+    if let Some(path) = carried.no_files.first() {
+        bail!("{} is no regular file: an emulated host gets copies of such only", path.display());
+    }
     // What can't be brought home is better known before the guest runs.
     for (_, to) in carried.back.iter().filter(|(_, to)| !to.exists()) {
         let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

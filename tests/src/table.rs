@@ -42,8 +42,14 @@ struct Device {
     pool: String,
     queues: Vec<Queue>,
     dma: Dma,
+    features: Features,
     refused: u64,
     refusals: Vec<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Features {
+    refused_offer: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,7 +91,7 @@ impl Report {
             text += &format!(" of the guest's {} MiB\n", memory.total >> 20);
         }
         text += &format!("held by  {}\n\n", memory.enforcement);
-        text += "device  kind  transport  rings in the pool               read     written  refused\n";
+        text += "device  kind  transport  rings in the pool           it read    it wrote  refused\n";
         for device in &self.devices {
             text += &format!(
                 "{:<7} {:<5} {:<10} {:<26} {:>9} {:>11} {:>8}\n",
@@ -99,6 +105,9 @@ impl Report {
             );
         }
         for device in &self.devices {
+            if let Some(why) = &device.features.refused_offer {
+                text += &format!("FEATURES_OK refused by {}: {why}\n", device.name);
+            }
             for refusal in &device.refusals {
                 let queue = refusal.queue.map_or_else(String::new, |queue| format!(" queue {queue},"));
                 text += &format!(
@@ -155,6 +164,7 @@ mod tests {
                 "name": "blk0", "kind": "blk", "transport": "mmio", "pool": "pool",
                 "queues": [queue(0x1200_0000), queue(0x9000)],
                 "dma": { "read": { "accesses": 1, "bytes": 512 }, "written": { "accesses": 1, "bytes": 20480 } },
+                "features": { "refused_offer": "the driver did not accept RESTRICTED_DMA" },
                 "refused": 3,
                 "refusals": [{ "queue": 1, "structure": "descriptor-table", "address": 0x9000, "length": 4096,
                                "reason": "outside the pool", "count": 3 }],
@@ -169,6 +179,8 @@ mod tests {
         let refusal =
             "refused blk0: queue 1, descriptor-table at 0x9000, 4096 bytes: outside the pool (3 times)";
         assert!(table.contains(refusal), "{table}");
+        let offer = "FEATURES_OK refused by blk0: the driver did not accept RESTRICTED_DMA";
+        assert!(table.contains(offer), "{table}");
     }
 
     #[test]

@@ -17,8 +17,12 @@ use common::{LOOP, POWER_OFF, elf, kvm, wait_for_end};
 
 /// Exit code, and what was said on standard error.
 fn run(options: &[&str]) -> (Option<i32>, String) {
+    cvmm("run", options)
+}
+
+fn cvmm(command: &str, options: &[&str]) -> (Option<i32>, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
-        .args(["run", "--pool", "2M", "--mem", "64M"])
+        .args([command, "--pool", "2M", "--mem", "64M"])
         .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -79,6 +83,16 @@ fn what_is_no_file_is_named_and_not_waited_for() {
             assert_eq!(said.lines().count(), 1, "{wrong}: {said}");
         }
     }
+}
+
+#[test]
+fn a_description_does_not_wait_for_a_reader() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("pipe");
+    mkfifo(&pipe, Mode::S_IRWXU).unwrap();
+    let (code, said) = cvmm("describe", &["--output", pipe.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("--output") && said.contains("a pipe that nobody reads"), "{said}");
 }
 
 /// A device tree has an end, and the message says where.

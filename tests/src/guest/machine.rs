@@ -96,37 +96,54 @@ pub(super) fn ram() -> Result<Vec<Range<u64>>> {
     Ok(ram)
 }
 
-/// The pool as the host told it (`cvmm.pool=BASE,SIZE`), else as the device tree or ACPI describes it.
+/// The pool as the host told it (`cvmm.pool=BASE,SIZE`), else the first one that the device tree or ACPI describes.
 pub(super) fn pool(options: &Options) -> Result<Range<u64>> {
-    let (base, size) = match options.list("pool")[..] {
-        [base, size] => (options::number(base)?, options::number(size)?),
-        [] if names(RESERVED_MEMORY).is_empty() => acpi_pool()?,
-        [] => device_tree_pool()?,
+    pools(options)?.into_iter().next().context("there is no pool")
+}
+
+/// All pools: at least one.
+pub(super) fn pools(options: &Options) -> Result<Vec<Range<u64>>> {
+    let pools = match options.list("pool")[..] {
+        [base, size] => vec![(options::number(base)?, options::number(size)?)],
+        [] if names(RESERVED_MEMORY).is_empty() => acpi_pools()?,
+        [] => device_tree_pools()?,
         _ => return Err(anyhow!("cvmm.pool must be BASE,SIZE")),
     };
-    let end = base.checked_add(size).filter(|_| size > 0);
-    Ok(base..end.with_context(|| format!("no such pool: base {base:#x}, size {size:#x}"))?)
+    let range = |(base, size): (u64, u64)| {
+        let end = base.checked_add(size).filter(|_| size > 0);
+        Ok(base..end.with_context(|| format!("no such pool: base {base:#x}, size {size:#x}"))?)
+    };
+    pools.into_iter().map(range).collect()
 }
 
 const RESERVED_MEMORY: &str = "/proc/device-tree/reserved-memory";
 
-fn device_tree_pool() -> Result<(u64, u64)> {
-    let node = names(RESERVED_MEMORY)
-        .into_iter()
-        .map(|name| format!("{RESERVED_MEMORY}/{name}"))
-        .find(|node| text(format!("{node}/compatible")).is_ok_and(|value| value == "restricted-dma-pool"))
-        .context("the device tree has no restricted-dma-pool below /reserved-memory")?;
-    let reg = fs::read(format!("{node}/reg")).with_context(|| format!("{node}/reg"))?;
-    ensure!(reg.len() == 16, "{node}/reg has {} bytes; two cells of base and two of size make 16", reg.len());
-    let cells = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
-    Ok((cells(&reg[..8]), cells(&reg[8..])))
+/// Base and size of each.
+fn device_tree_pools() -> Result<Vec<(u64, u64)>> {
+    let nodes = names(RESERVED_MEMORY).into_iter().map(|name| format!("{RESERVED_MEMORY}/{name}"));
+    let is_pool =
+        |node: &String| text(format!("{node}/compatible")).is_ok_and(|value| value == "restricted-dma-pool");
+    let range = |node: String| {
+        let reg = fs::read(format!("{node}/reg")).with_context(|| format!("{node}/reg"))?;
+        ensure!(
+            reg.len() == 16,
+            "{node}/reg has {} bytes; two cells of base and two of size make 16",
+            reg.len()
+        );
+        let cells = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte));
+        Ok((cells(&reg[..8]), cells(&reg[8..])))
+    };
+    let pools: Vec<_> = nodes.filter(is_pool).map(range).collect::<Result<_>>()?;
+    ensure!(!pools.is_empty(), "the device tree has no restricted-dma-pool below /reserved-memory");
+    Ok(pools)
 }
 
-/// /proc/iomem shows the range of a PRP0001 device: of the devices that we describe, only the pool is one.
-fn acpi_pool() -> Result<(u64, u64)> {
-    let pool = iomem()?.into_iter().find(|entry| entry.name.starts_with("PRP0001"));
-    let range = pool.context("/proc/iomem has no PRP0001 device")?.range;
-    Ok((range.start, range.end - range.start))
+/// /proc/iomem shows the range of a PRP0001 device: of the devices that we describe, only the pools are such.
+fn acpi_pools() -> Result<Vec<(u64, u64)>> {
+    let pools = iomem()?.into_iter().filter(|entry| entry.name.starts_with("PRP0001"));
+    let pools: Vec<_> = pools.map(|pool| (pool.range.start, pool.range.end - pool.range.start)).collect();
+    ensure!(!pools.is_empty(), "/proc/iomem has no PRP0001 device");
+    Ok(pools)
 }
 
 /// A virtio device that has a driver.

@@ -17,12 +17,15 @@ const SLOT: u64 = 2048;
 const PAGE: u64 = 4096;
 
 pub(super) fn run(options: &Options, report: &Report) {
-    let pool = || machine::pool(options);
-    report.check("pool-created", || created(&pool()?));
+    let each = |check: fn(&Range<u64>) -> Result<String>| {
+        let seen: Result<Vec<_>> = machine::pools(options)?.iter().map(check).collect();
+        Ok(seen?.join("; "))
+    };
+    report.check("pool-created", || each(created));
     report.check("pool-assigned", assigned);
-    report.check("pool-is-ram", || is_ram(&pool()?));
-    report.check("pool-is-reserved", || is_reserved(&pool()?));
-    report.check("pool-slots", || slots(&pool()?));
+    report.check("pool-is-ram", || each(is_ram));
+    report.check("pool-is-reserved", || each(is_reserved));
+    report.check("pool-slots", || slots(&machine::pools(options)?));
     report.check("pool-used", used);
 }
 
@@ -37,17 +40,17 @@ pub(super) fn run_full(_: &Options, report: &Report) {
 
 fn created(pool: &Range<u64>) -> Result<String> {
     let log = machine::kernel_log()?;
-    let line = log
-        .iter()
-        .find(|line| line.contains("created restricted DMA pool "))
-        .context("the kernel's log has no 'created restricted DMA pool'")?;
-    let (base, size) = created_numbers(line).with_context(|| format!("not understood: '{line}'"))?;
-    let (wanted_base, wanted_size) = (pool.start, (pool.end - pool.start) >> 20);
-    ensure!(
-        (base, size) == (wanted_base, wanted_size),
-        "'{line}', but it should be at {wanted_base:#x}, size {wanted_size} MiB"
-    );
-    Ok(line.clone())
+    let wanted = (pool.start, (pool.end - pool.start) >> 20);
+    let mut lines = log.iter().filter(|line| line.contains("created restricted DMA pool "));
+    let line = lines.clone().find(|line| created_numbers(line) == Some(wanted));
+    if let Some(line) = line {
+        return Ok(line.clone());
+    }
+    let (base, size) = wanted;
+    match lines.next() {
+        None => bail!("the kernel's log has no 'created restricted DMA pool'"),
+        Some(line) => bail!("'{line}', but there should be one at {base:#x}, size {size} MiB"),
+    }
 }
 
 /// Base in bytes and size in MiB from "... pool at 0x0000000010000000, size 64 MiB", or, where ACPI describes the pool,
@@ -122,20 +125,30 @@ fn is_reserved(pool: &Range<u64>) -> Result<String> {
     Ok(format!("all {pages} pages are kept from the page allocator"))
 }
 
-fn slots(pool: &Range<u64>) -> Result<String> {
-    let slots = number(format!("{}/io_tlb_nslabs", debugfs_folder()?))?;
-    let wanted = (pool.end - pool.start) / SLOT;
-    ensure!(slots == wanted, "{slots} slots of 2 KiB, but the pool has room for {wanted}");
-    Ok(format!("{slots} slots of 2 KiB"))
+/// Of each pool that a device has.
+fn slots(pools: &[Range<u64>]) -> Result<String> {
+    let mut wanted: Vec<u64> = pools.iter().map(|pool| (pool.end - pool.start) / SLOT).collect();
+    for folder in debugfs_folders()? {
+        let slots = number(format!("{folder}/io_tlb_nslabs"))?;
+        let place = wanted.iter().position(|wanted| *wanted == slots);
+        let place = place.with_context(|| {
+            format!("{folder}: {slots} slots of 2 KiB, but pools have room for {wanted:?}")
+        })?;
+        wanted.remove(place);
+    }
+    Ok("as many slots of 2 KiB as have room".into())
 }
 
 fn used() -> Result<String> {
-    let folder = debugfs_folder()?;
-    let used = number(format!("{folder}/io_tlb_used"))?;
-    let most = number(format!("{folder}/io_tlb_used_hiwater"))?;
-    ensure!(used > 0, "no slot is used: not even the rings are in the pool");
-    ensure!(most >= used, "{used} slots are used, but at most {most} ever were");
-    Ok(format!("{used} slots used now, {most} at most"))
+    let mut seen = Vec::new();
+    for folder in debugfs_folders()? {
+        let used = number(format!("{folder}/io_tlb_used"))?;
+        let most = number(format!("{folder}/io_tlb_used_hiwater"))?;
+        ensure!(used > 0, "{folder}: no slot is used: not even the rings are in the pool");
+        ensure!(most >= used, "{folder}: {used} slots are used, but at most {most} ever were");
+        seen.push(format!("{used} slots used now, {most} at most"));
+    }
+    Ok(seen.join("; "))
 }
 
 /// Slots of the pool that are used now.
@@ -225,16 +238,28 @@ fn times_full_in(line: &str) -> u64 {
 /// The pool's folder in debugfs has the name of its node in the device tree. Where it is depends on whether the first
 /// device came before debugfs' turn at boot.
 fn debugfs_folder() -> Result<String> {
-    let log = machine::kernel_log()?;
-    let node = log
-        .iter()
-        .find_map(|line| assignment(line).map(|(_, pool)| pool.to_owned()))
-        .context("the kernel's log assigns no pool to any device")?;
-    ["/sys/kernel/debug", "/sys/kernel/debug/swiotlb"]
-        .iter()
-        .map(|parent| format!("{parent}/{node}"))
-        .find(|folder| fs::metadata(format!("{folder}/io_tlb_nslabs")).is_ok())
-        .with_context(|| format!("debugfs has no folder '{node}' with io_tlb_nslabs"))
+    debugfs_folders()?.into_iter().next().context("no folder")
+}
+
+/// One for each pool that a device with a driver has.
+fn debugfs_folders() -> Result<Vec<String>> {
+    let (log, devices) = (machine::kernel_log()?, machine::virtio_devices()?);
+    let assigned = log.iter().filter_map(|line| assignment(line));
+    let mut pools: Vec<&str> = assigned
+        .filter(|(name, _)| devices.iter().any(|device| device.parent == *name))
+        .map(|(_, pool)| pool)
+        .collect();
+    pools.sort_unstable();
+    pools.dedup();
+    let folder = |pool: &str| {
+        ["/sys/kernel/debug", "/sys/kernel/debug/swiotlb"]
+            .iter()
+            .map(|parent| format!("{parent}/{pool}"))
+            .find(|folder| fs::metadata(format!("{folder}/io_tlb_nslabs")).is_ok())
+            .with_context(|| format!("debugfs has no folder '{pool}' with io_tlb_nslabs"))
+    };
+    ensure!(!pools.is_empty(), "the kernel's log assigns no pool to any device");
+    pools.into_iter().map(folder).collect()
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ fn a_peer_takes_part_in_a_transfer() {
     let peer = host.peer(0).unwrap();
     let plan = crate::peer::Plan { seed_up: 1, bytes_up: 100_000, seed_down: 2, bytes_down: 1000 };
     let stream = std::net::TcpStream::connect(("127.0.0.1", peer.port())).unwrap();
-    let transfer = crate::peer::transfer(stream, &plan).unwrap();
+    let transfer = crate::peer::transfer(stream, &plan, || ()).unwrap();
     let received = peer.received(LIMIT).unwrap();
     assert_eq!(received.bytes, 100_000);
     assert_eq!(received.sha256, crate::pattern::hex(&transfer.sent.sha256));

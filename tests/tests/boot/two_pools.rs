@@ -12,7 +12,7 @@ use crate::names;
 #[test]
 fn two_pools_by_reference() {
     let host = Host::shared();
-    let ended = two_disks(Guest::new(&host, "blk"), "").run(0, "powered-off");
+    let ended = two_disks(Guest::new(&host, "blk,pool"), "").run(0, "powered-off");
     assert_pools(&ended, [false, false]);
 }
 
@@ -29,7 +29,7 @@ fn the_catch_all_and_another_by_acpi() {
 
 fn catch_all(firmware: &str) {
     let host = Host::shared();
-    let guest = Guest::new(&host, "blk").patched().firmware(firmware).option("--spec=plan");
+    let guest = Guest::new(&host, "blk,pool").patched().firmware(firmware).option("--spec=plan");
     let ended = two_disks(guest, ",transport=pci").run(0, "powered-off");
     assert_pools(&ended, [true, false]);
     for device in &ended.report.devices {
@@ -48,7 +48,7 @@ fn two_disks<'h>(guest: Guest<'h>, rest: &str) -> Guest<'h> {
 }
 
 fn assert_pools(ended: &Ended<'_>, dma_default: [bool; 2]) {
-    ended.passed(names::blk(&["vda:ro", "vdb:ro"]));
+    ended.passed(names::blk(&["vda:ro", "vdb:ro"]).into_iter().chain(names::pool()));
     let report = &ended.report;
     let pools: Vec<_> = report.memory.pools.iter().map(|pool| (&*pool.name, pool.dma_default)).collect();
     assert_eq!(pools, [("pool", dma_default[0]), ("disk", dma_default[1])]);

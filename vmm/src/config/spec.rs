@@ -87,7 +87,8 @@ pub(super) fn parse(args: &MachineArgs) -> Result<SpecConfig> {
         Error::argument(format!("--spec {}", args.spec), format!("it is one of {names}"))
     })?;
     let no_bit = |option: String| {
-        let reason = format!("--spec {} has no feature bit; --spec plan has one", profile.name);
+        let reason =
+            format!("--spec {} has no feature bit; --spec plan and --spec rfc have one", profile.name);
         Err(Error::argument(option, reason))
     };
     let mut restricted = RestrictedDma {
@@ -122,8 +123,8 @@ fn feature_bit(text: &str) -> std::result::Result<u8, String> {
     match number {
         25..=27 | 31 | 44..=49 => Ok(number),
         24 | 28..=30 | 32..=43 => Err(format!(
-            "{number} is a feature of the standard (virtio 1.3, 6); free are 25, 26, 31, 44 to 49, and 27, which \
-             only transitional devices have"
+            "{number} is taken (virtio 1.3, 6; 42 and 43 since); free are 25, 26, 31, 44 to 49, and 27, which only \
+             transitional devices have"
         )),
         _ => Err(format!(
             "{number} is not one of 24 to 49, which do not belong to a device type (virtio 1.3, 2.2)"

@@ -129,7 +129,7 @@ fn wrong_options_are_named() {
         ("--pool 64M --feature-bit 49", "--feature-bit 49: --spec upstream has no feature bit"),
         ("--pool 64M --unaware allow", "--unaware allow: --spec upstream has no feature bit"),
         ("--pool 64M --spec plan --unaware maybe", "--unaware maybe: it is refuse or allow"),
-        ("--pool 64M --spec plan --feature-bit 33", "--feature-bit 33: 33 is a feature of the standard"),
+        ("--pool 64M --spec plan --feature-bit 33", "--feature-bit 33: 33 is taken"),
         ("--pool 64M --spec plan --feature-bit 5", "5 is not one of 24 to 49"),
         ("--pool 64M --spec plan --feature-bit x", "'x' is no number"),
         ("--pool 64M --spec plan --feature-bit 300", "'300' is no number"),

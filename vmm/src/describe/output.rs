@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Where a description goes: a file, or standard output.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::config::{DeviceKind, MachineConfig};
+use crate::host::files;
 use crate::{Error, Result};
 
 /// Where a description goes.
@@ -40,9 +41,11 @@ impl<'a> Target<'a> {
     /// Writes it.
     pub(super) fn write(&self, contents: &[u8]) -> Result<()> {
         match self {
-            Self::File(path) => File::create(path)
-                .and_then(|mut file| file.write_all(contents))
-                .map_err(|error| wrong(path, format!("it can't be written: {error}"))),
+            Self::File(path) => {
+                let file = files::create(path).map_err(|reason| wrong(path, reason))?;
+                let written = files::write_all(&file, contents);
+                written.map_err(|error| wrong(path, format!("it can't be written: {error}")))
+            }
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
                 match stdout.write_all(contents).and_then(|()| stdout.flush()) {

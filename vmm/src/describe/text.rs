@@ -7,7 +7,7 @@ use cvmm_firmware::Machine;
 
 use super::map::{self, Class};
 use super::table_area;
-use crate::config::{FirmwareKind, MachineConfig};
+use crate::config::{FirmwareKind, MachineConfig, SpecConfig};
 
 /// What is where, a line each.
 pub(super) fn text(config: &MachineConfig, machine: &Machine) -> String {
@@ -32,7 +32,7 @@ pub(super) fn text(config: &MachineConfig, machine: &Machine) -> String {
     text
 }
 
-fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String); 4] {
+fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String); 5] {
     let firmware = match config.firmware {
         FirmwareKind::Dt => "device tree (--firmware dt)",
         FirmwareKind::Acpi => "ACPI tables (--firmware acpi)",
@@ -41,6 +41,18 @@ fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String)
         ("memory", map::size(config.mem)),
         ("CPUs", machine.cpus.len().to_string()),
         ("told by", firmware.into()),
+        ("text", spec(&config.spec)),
         ("command line", machine.bootargs.clone()),
     ]
+}
+
+/// What devices say of their pools.
+fn spec(spec: &SpecConfig) -> String {
+    let name = spec.profile.name;
+    let Some(bit) = spec.restricted.feature_bit else {
+        return format!("{name} (--spec {name}): no feature bit");
+    };
+    let unaware = if spec.restricted.required { "refused" } else { "served" };
+    let named = if spec.restricted.names_pool { "; registers name the pool" } else { "" };
+    format!("{name} (--spec {name}): feature bit {bit}, a driver that does not accept it is {unaware}{named}")
 }

@@ -9,6 +9,39 @@ fn parse(place: &Place, options: &str) -> Value {
     serde_json::from_slice(&place.describe(&format!("{options} --format json"))).unwrap()
 }
 
+/// What devices say of their pools, for programs and to read.
+#[test]
+fn the_text_that_is_followed() {
+    let place = Place::new();
+    for (options, name, bit, unaware, named, text) in [
+        ("", "upstream", None, None, false, "upstream (--spec upstream): no feature bit"),
+        (
+            "--spec rfc --unaware allow",
+            "rfc",
+            Some(27),
+            Some("allow"),
+            false,
+            "rfc (--spec rfc): feature bit 27, a driver that does not accept it is served",
+        ),
+        (
+            "--spec plan --feature-bit 47",
+            "plan",
+            Some(47),
+            Some("refuse"),
+            true,
+            "plan (--spec plan): feature bit 47, a driver that does not accept it is refused; registers name the pool",
+        ),
+    ] {
+        let options = format!("--pool 4M --rng {options}");
+        let expected =
+            json!({"name": name, "feature_bit": bit, "unaware": unaware, "registers_name_pool": named});
+        assert_eq!(parse(&place, &options)["spec"], expected, "{options}");
+        let line = format!("{:<13}{text}", "text");
+        let seen = place.text(&options);
+        assert!(seen.lines().any(|other| other == line), "no line '{line}': {seen}");
+    }
+}
+
 fn extent(value: &Value) -> (u64, u64) {
     (value["base"].as_u64().unwrap(), value["size"].as_u64().unwrap())
 }
@@ -19,7 +52,7 @@ fn version_1() {
     let place = Place::new();
     let value = parse(&place, &format!("{MIXED} --mem 5G --cpus 2"));
     let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected = "acpi_tables bootargs cpus devices firmware io_apic local_apic memory pci power pvpanic sleep uart version";
+    let expected = "acpi_tables bootargs cpus devices firmware io_apic local_apic memory pci power pvpanic sleep spec uart version";
     assert_eq!(keys.join(" "), expected);
     assert_eq!(value["version"], 1);
     assert_eq!(value["firmware"], "dt");
