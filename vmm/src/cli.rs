@@ -8,16 +8,20 @@ use clap::{Args, Parser, Subcommand};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  the guest powered off
-  1  error of cvmm itself
+  1  error of cvmm itself; also: a disk could not be flushed, console output or the report could not be written
   2  bad arguments, or a file that they name
-  3  the host can't: no usable KVM
+  3  the host can't: no usable KVM, or no memory for the guest
   4  the guest crashed: panic, triple fault, or an error inside KVM
   5  the guest asked for a reset
   6  stopped from outside: SIGTERM, SIGINT, SIGHUP, or the quit key";
 
 /// A virtual machine monitor whose devices reach one pool of guest memory, and nothing else.
 #[derive(Debug, Parser)]
-#[command(name = "cvmm", version, after_help = AFTER_HELP)]
+#[command(
+    name = "cvmm",
+    version,
+    after_help = "Each command has its own --help, with examples and exit codes."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -41,7 +45,8 @@ outside it. 'cvmm describe' shows what the guest is told.
 Example:
   cvmm run --kernel bzImage --pool 64M --blk path=root.ext4 --cmdline 'root=/dev/vda rw' --report report.json
 
-Sizes are bytes, or end in K, M, G (powers of 1024). In key=value lists, a comma inside a value is written twice.
+Sizes are bytes, or end in K, M, G (powers of 1024); 0x begins a hexadecimal number. Memory and pools are multiples of
+2M, the first 32M to 63G. There are at most 254 CPUs, 32 pools, and 8 queues of a disk or tap. In key=value lists, a comma inside a value is written twice.
 On a terminal, Ctrl-A x quits, and Ctrl-A Ctrl-A sends Ctrl-A.";
 
 /// Options of `cvmm run`.
@@ -165,7 +170,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "TEXT", default_value = "upstream")]
     pub spec: String,
 
-    /// Number of the feature bit VIRTIO_F_RESTRICTED_DMA [default: 27 with rfc, 45 with plan]
+    /// Number of the feature bit VIRTIO_F_RESTRICTED_DMA: 25 to 27, 31, or 44 to 49 [default: 27 with rfc, 45 with plan]
     #[arg(long, value_name = "N")]
     pub feature_bit: Option<String>,
 

@@ -39,6 +39,7 @@ enum LabCommand {
     /// 192.168.77.1/24 (the second tap's 192.168.78.1/24, and so on).
     ///
     /// The exit code is cvmm's. On a terminal, Ctrl-A x ends the guest.
+    #[command(override_usage = "cargo lab run [--host HOST] [OPTIONS OF cvmm run]")]
     #[command(after_help = "Examples:\n  cargo lab run\n  cargo lab run --pool 64M --blk path=disk.img\n  \
                             cargo lab run --firmware acpi --pool 64M --rng transport=pci\n  \
                             cargo lab run --host emulated --kernel bzImage --pool 64M --report report.json")]
@@ -58,7 +59,7 @@ enum LabCommand {
         /// Only tests whose names contain this
         filter: Option<String>,
     },
-    /// Compares cvmm's start-up time and memory, or its disk, with QEMU microvm's, and kvmtool's if it is installed
+    /// Compares start-up and memory, or a disk, with QEMU's and kvmtool's; or pools with direct DMA and with each other
     ///
     /// Measured, by turns, after a first round that does not count:
     ///
@@ -109,7 +110,7 @@ enum LabCommand {
     /// inputs in tests/fuzz/corpus are where the first one begins. A failure is printed with the command that repeats
     /// it, and the exit code is 1.
     Fuzz {
-        /// Only this target
+        /// Only this target: blk, chain, loader, machine, mmio, net, options, pci or pci_config
         target: Option<String>,
         /// How long to search, in each target
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]

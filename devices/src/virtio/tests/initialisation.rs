@@ -31,7 +31,7 @@ fn device_features_are_read_32_at_a_time<T: Transport>() {
     }
 }
 
-/// 4.1.3.1, 4.2.2.2: 8, 16 and 32 bit accesses; 2.5.3: readable before FEATURES_OK. 8 bytes at once is what a compiler
+/// 4.1.3.1, 4.2.2.2: 8, 16 and 32 bit accesses; 2.5.2: readable before FEATURES_OK. 8 bytes at once is what a compiler
 /// makes of a 64-bit field. The toy's space has 10 bytes.
 fn the_configuration_space_is_read_in_any_width<T: Transport>() {
     let mut bench = Bench::<T>::new();
