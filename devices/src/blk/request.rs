@@ -12,14 +12,15 @@ use virtio_bindings::virtio_blk::{
 use super::{Disk, ID_LEN, SECTOR};
 use crate::HostErrors;
 use crate::pool::{Gate, Reason, Refusal};
-use crate::queue::{Chain, Queue, parts};
+use crate::queue::{Chain, Queue, Served, parts};
 
 /// type, reserved, sector.
 const HEADER_LEN: usize = 16;
 /// sector, num_sectors, flags: `struct virtio_blk_discard_write_zeroes`.
 const RANGE_LEN: usize = 16;
-/// Sectors of one discard or write-zeroes request: a bound on the work of a turn.
-pub(super) const MAX_PUNCH_SECTORS: u32 = 1 << 20;
+/// Sectors of one discard or write-zeroes request, 64 MiB: where the file system writes zeros, that is work, and a turn is as
+/// long as its last request.
+pub(super) const MAX_PUNCH_SECTORS: u32 = 1 << 17;
 
 /// How a request ended, other than well.
 enum Failure {
@@ -38,7 +39,7 @@ impl From<Reason> for Failure {
     }
 }
 
-/// Serves the request in `chain`, and returns the bytes written into it.
+/// Serves the request in `chain`.
 ///
 /// # Errors
 /// The chain is not a request: too short, or a part has the wrong direction. Nothing was moved.
@@ -50,7 +51,7 @@ pub(super) fn serve(
     id: &[u8; ID_LEN],
     write_through: bool,
     errors: &mut HostErrors,
-) -> Result<u32, Refusal> {
+) -> Result<Served, Refusal> {
     // The header is device-readable and comes first; the status byte is device-writable and comes last.
     let refuse = || Queue::wrong_direction(queue, chain);
     let out_len = chain.readable_len().checked_sub(HEADER_LEN as u64).ok_or_else(refuse)?;
@@ -63,6 +64,7 @@ pub(super) fn serve(
     let too_large = out_len.max(in_len) > gate.pool().size();
     let request = Request { gate, chain, sector: u64::from_le_bytes(sector), out_len, in_len };
 
+    let mut work = 0;
     let outcome = match u32::from_le_bytes([t0, t1, t2, t3]) {
         _ if too_large => Err(Failure::Wrong),
         VIRTIO_BLK_T_IN if out_len > 0 => return Err(refuse()),
@@ -71,8 +73,8 @@ pub(super) fn serve(
         VIRTIO_BLK_T_OUT => request.write(disk, write_through).map(|()| 0),
         VIRTIO_BLK_T_FLUSH => flush(disk).map(|()| 0),
         VIRTIO_BLK_T_GET_ID => request.get_id(id),
-        VIRTIO_BLK_T_DISCARD => request.punch(disk, false, write_through).map(|()| 0),
-        VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true, write_through).map(|()| 0),
+        VIRTIO_BLK_T_DISCARD => request.punch(disk, false, write_through, &mut work).map(|()| 0),
+        VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true, write_through, &mut work).map(|()| 0),
         _ => Err(Failure::Unsupported),
     };
     let (data, status) = match outcome {
@@ -89,7 +91,7 @@ pub(super) fn serve(
     // On a failed read the data bytes are as good as unwritten; the status byte is the last of the chain, though,
     // and "len" counts from its start only as far as everything before was written (virtio 1.3, 2.7.8.2).
     let written = if data == in_len { in_len + 1 } else { 0 };
-    Ok(u32::try_from(written).unwrap_or(u32::MAX))
+    Ok(Served { written: u32::try_from(written).unwrap_or(u32::MAX), work })
 }
 
 struct Request<'a> {
@@ -130,8 +132,14 @@ impl Request<'_> {
         Ok(ID_LEN as u64)
     }
 
-    /// Discard, or write zeroes: one range, as `max_discard_seg` and `max_write_zeroes_seg` say.
-    fn punch(&self, disk: &mut dyn Disk, zeroes: bool, write_through: bool) -> Result<(), Failure> {
+    /// Discard, or write zeroes: one range, as `max_discard_seg` and `max_write_zeroes_seg` say. Its length is `work`.
+    fn punch(
+        &self,
+        disk: &mut dyn Disk,
+        zeroes: bool,
+        write_through: bool,
+        work: &mut u64,
+    ) -> Result<(), Failure> {
         if !disk.can_punch() {
             return Err(Failure::Unsupported);
         }
@@ -153,6 +161,7 @@ impl Request<'_> {
         }
         let len = u64::from(sectors) * SECTOR;
         let offset = extent(disk, u64::from_le_bytes(sector), len)?;
+        *work = len;
         let (operation, done) = match (len, zeroes) {
             (0, _) => return Ok(()),
             (_, true) => ("write zeroes", disk.write_zeroes(offset, len, unmap)),

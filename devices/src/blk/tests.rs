@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Expectations are from virtio 1.3, 5.2 and 2.7.4; the clause stands at each test.
 
+mod bounds;
 mod multi_queue;
 mod requests;
 
@@ -37,6 +38,8 @@ enum Call {
 #[derive(Debug)]
 struct Store {
     bytes: Vec<u8>,
+    /// Said to have, if that is more.
+    size: u64,
     read_only: bool,
     can_punch: bool,
     fail: bool,
@@ -53,6 +56,7 @@ impl Shared {
         let bytes = (0..SECTORS * SECTOR).map(|i| u8::try_from((i ^ i >> 9) % 251).unwrap()).collect();
         let store = Store {
             bytes,
+            size: 0,
             read_only: false,
             can_punch: true,
             fail: false,
@@ -94,7 +98,7 @@ impl Store {
 
 impl Disk for Shared {
     fn size(&self) -> u64 {
-        self.with(|store| store.bytes.len() as u64)
+        self.with(|store| store.size.max(store.bytes.len() as u64))
     }
     fn read_only(&self) -> bool {
         self.with(|store| store.read_only)

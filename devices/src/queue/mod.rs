@@ -26,7 +26,22 @@ const USED_IDX: u64 = 2;
 const USED_RING: u64 = 4;
 const USED_ELEMENT_SIZE: u64 = 8;
 
-/// Bytes of buffers after which a turn ends, so that it is bounded in time, too.
+/// What a chain came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Bytes written into it, from its first writable byte on.
+    pub written: u32,
+    /// Bytes on the host that were worked on without being in the chain's buffers.
+    pub work: u64,
+}
+
+impl From<u32> for Served {
+    fn from(written: u32) -> Self {
+        Self { written, work: 0 }
+    }
+}
+
+/// Bytes of buffers, and of other work, after which a turn ends, so that it is bounded in time, too.
 const TURN_BYTES: u64 = 8 << 20;
 
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
@@ -131,14 +146,14 @@ impl Queue {
     }
 
     /// Serves the chains that are available, up to one queue's worth and about [`TURN_BYTES`], so that a turn is
-    /// bounded: `serve` handles one and returns how many bytes it wrote into it.
+    /// bounded: `serve` handles one and returns how many bytes it wrote into it, and what else it did.
     ///
     /// # Errors
     /// The first refusal, by the walk or by `serve`. Nothing was moved for that chain.
-    pub fn turn(
+    pub fn turn<S: Into<Served>>(
         &mut self,
         chain: &mut Chain,
-        mut serve: impl FnMut(&Gate, &Chain) -> Result<u32, Refusal>,
+        mut serve: impl FnMut(&Gate, &Chain) -> Result<S, Refusal>,
     ) -> Result<Turn, Refusal> {
         let mut turn = Turn { interrupt: false, more: true };
         let mut bytes = 0u64;
@@ -151,7 +166,8 @@ impl Queue {
                 break;
             }
             bytes = bytes.saturating_add(chain.readable_len()).saturating_add(chain.writable_len());
-            let written = serve(&self.gate, chain)?;
+            let Served { written, work } = serve(&self.gate, chain)?.into();
+            bytes = bytes.saturating_add(work);
             self.push(chain.head(), written)?;
         }
         turn.interrupt = self.wants_interrupt()?;

@@ -56,7 +56,7 @@ fn refusal_in(
     make(memory, driver);
     let before = memory.image();
     let refusal = pop(memory, &mut queue).unwrap_err();
-    let turn = queue.turn(&mut Chain::default(), |_, _| panic!("served a refused chain"));
+    let turn = queue.turn::<u32>(&mut Chain::default(), |_, _| panic!("served a refused chain"));
     assert_eq!(turn.unwrap_err(), refusal);
     assert!(before == memory.image(), "the pool was changed");
     let audit = memory.gate.audit();
@@ -443,7 +443,7 @@ fn a_turn_ends_after_so_many_bytes() {
     loop {
         let turn = queue.turn(&mut chain, |_, _| {
             served += 1;
-            Ok(0)
+            Ok(0u32)
         });
         turns += 1;
         if !turn.unwrap().more {

@@ -130,6 +130,17 @@ fn status(task: &Path, field: &str) -> String {
 /// Threads of each kind; the main thread has the name of the program.
 const THREADS: &[&str] = &["cvmm", "vcpu0", "blk0", "rng0"];
 
+/// As a cvmm that is not confined hears it: landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION.
+fn kernel_has_landlock() -> bool {
+    let run = Run::start(LOOP, &["--no-sandbox"]).unwrap();
+    run.wait_until_running();
+    let captive = Captive::take(&run.task("cvmm").unwrap());
+    let version = captive.call(libc::SYS_landlock_create_ruleset, [0, 0, 1]);
+    captive.release();
+    run.stop();
+    matches!(version, Fate::Returned(1..))
+}
+
 #[test]
 fn each_thread_is_confined() {
     let Some(run) = Run::start(LOOP, &[]) else { return };
@@ -144,6 +155,7 @@ fn each_thread_is_confined() {
     let (code, report, said) = run.stop();
     assert_eq!(code, Some(6), "{said}");
     assert_eq!(report["sandbox"]["seccomp"], true);
+    assert_eq!(report["sandbox"]["landlock"].is_string(), kernel_has_landlock(), "{report}");
     assert!(!said.contains("no-sandbox"), "{said}");
 }
 

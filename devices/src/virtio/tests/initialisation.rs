@@ -117,6 +117,12 @@ fn features_ok_is_refused_for_bits_past_63<T: Transport>() {
         bench.transport.set_driver_features(select, 1);
         bench.transport.set_status(11);
         assert_eq!(bench.transport.status(), 3);
+        // 2.4: a reset forgets that, too.
+        bench.transport.reset();
+        [0, 1, 3].into_iter().for_each(|status| bench.transport.set_status(status));
+        bench.transport.accept(REQUIRED);
+        bench.transport.set_status(11);
+        assert_eq!(bench.transport.status(), 11);
     }
 }
 

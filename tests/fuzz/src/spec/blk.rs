@@ -11,7 +11,7 @@ const SECTOR: u64 = 512;
 pub const SERIAL: &str = "fuzzed-disk";
 const ID_BYTES: u64 = 20;
 /// Sectors of one discard: what cvmm says in `max_discard_sectors`.
-const MAX_RANGE: u32 = 1 << 20;
+const MAX_RANGE: u32 = 1 << 17;
 
 /// What the host does at the next request that moves data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a driver can have the device do at once has an end.
+
+use super::*;
+use crate::testing::{BASE, Desc, SIZE};
+
+fn large() -> Bench {
+    let disk = Shared::new();
+    disk.with(|store| store.size = 1 << 40);
+    Bench::with(disk, F_FLUSH)
+}
+
+/// 5.2.6.2: not more than `max_discard_sectors` and `max_write_zeroes_sectors`.
+#[test]
+fn a_range_of_more_sectors_than_offered_is_an_error() {
+    let mut bench = large();
+    let most = request::MAX_PUNCH_SECTORS;
+    for kind in [DISCARD, WRITE_ZEROES] {
+        assert_eq!(bench.ask(kind, 0, &range(8, most, 0), 0).status, OK);
+        assert_eq!(bench.disk.calls().len(), 1);
+        assert_eq!(bench.ask(kind, 0, &range(8, most + 1, 0), 0).status, IOERR);
+        assert_eq!(bench.disk.calls(), []);
+    }
+}
+
+/// A few bytes in the queue can be much work on the disk, where a file system writes zeros: a turn counts it.
+#[test]
+fn ranges_are_work_of_a_turn() {
+    let mut bench = large();
+    let sectors = 4 << 11;
+    for round in 0..6u64 {
+        let range = range(round << 13, sectors, 0);
+        bench.rig.drivers[0].request(&[&header(WRITE_ZEROES, 0), &range], &[1]);
+    }
+    // Turns of 8 MiB; each range has 4 MiB, and the driver's buffers a little.
+    for done in [2, 4, 6] {
+        assert!(bench.rig.core.handle().serve(0), "the turn after {done}");
+        assert_eq!(bench.rig.drivers[0].take_used().len(), 2, "{done}");
+    }
+    assert!(!bench.rig.core.handle().serve(0));
+    assert_eq!(bench.disk.calls().len(), 6);
+}
+
+/// The same memory many times: each byte is moved, although there are few.
+#[test]
+fn a_request_of_more_than_the_pool_is_an_error() {
+    let mut bench = large();
+    let whole = u32::try_from(SIZE).unwrap();
+    let memory = &bench.rig.memory;
+    let (header_at, status) = (memory.alloc(16, 1), memory.alloc(1, 1));
+    memory.write(header_at, &header(IN, 0));
+    for (more, expected) in [(1, IOERR), (0, OK)] {
+        // Sectors are 512 bytes, so that the second buffer is one.
+        let len = whole - 512 + more * 512;
+        let buffers = [Desc::readable(header_at, 16), Desc::writable(BASE, len)];
+        let rest = [Desc::writable(BASE, 512), Desc::writable(status, 1)];
+        let reads = bench.rig.memory.gate.audit().written.bytes();
+        bench.rig.drivers[0].chain(&[buffers, rest].concat());
+        bench.rig.serve(0);
+        assert_eq!(bench.rig.drivers[0].take_used().len(), 1);
+        let moved = bench.rig.memory.gate.audit().written.bytes() - reads;
+        assert_eq!(moved > 1, expected == OK, "{moved} bytes moved");
+    }
+}
