@@ -237,8 +237,11 @@ fn times_full_in(line: &str) -> u64 {
 
 /// The pool's folder in debugfs has the name of its node in the device tree. Where it is depends on whether the first
 /// device came before debugfs' turn at boot.
+/// That of the first device that was given a pool, with a driver or without.
 fn debugfs_folder() -> Result<String> {
-    debugfs_folders()?.into_iter().next().context("no folder")
+    let log = machine::kernel_log()?;
+    let pool = log.iter().find_map(|line| assignment(line).map(|(_, pool)| pool));
+    folder_of(pool.context("the kernel's log assigns no pool to any device")?)
 }
 
 /// One for each pool that a device with a driver has.
@@ -251,15 +254,16 @@ fn debugfs_folders() -> Result<Vec<String>> {
         .collect();
     pools.sort_unstable();
     pools.dedup();
-    let folder = |pool: &str| {
-        ["/sys/kernel/debug", "/sys/kernel/debug/swiotlb"]
-            .iter()
-            .map(|parent| format!("{parent}/{pool}"))
-            .find(|folder| fs::metadata(format!("{folder}/io_tlb_nslabs")).is_ok())
-            .with_context(|| format!("debugfs has no folder '{pool}' with io_tlb_nslabs"))
-    };
-    ensure!(!pools.is_empty(), "the kernel's log assigns no pool to any device");
-    pools.into_iter().map(folder).collect()
+    ensure!(!pools.is_empty(), "the kernel's log assigns no pool to any device with a driver");
+    pools.into_iter().map(folder_of).collect()
+}
+
+fn folder_of(pool: &str) -> Result<String> {
+    ["/sys/kernel/debug", "/sys/kernel/debug/swiotlb"]
+        .iter()
+        .map(|parent| format!("{parent}/{pool}"))
+        .find(|folder| fs::metadata(format!("{folder}/io_tlb_nslabs")).is_ok())
+        .with_context(|| format!("debugfs has no folder '{pool}' with io_tlb_nslabs"))
 }
 
 #[cfg(test)]
