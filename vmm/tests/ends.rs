@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::pty::{OpenptyResult, openpty};
@@ -17,7 +17,7 @@ use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{LOOP, elf, kvm, wait_for_end, wait_until};
+use common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
 
 /// mov eax, address; mov dword [rax], value
 fn store(address: u32, value: u32) -> Vec<u8> {
@@ -53,8 +53,8 @@ impl Run {
         let pty = openpty(None, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
-        let child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
-            .args(["run", "--pool", "2M", "--mem", "64M", "--cpus", &cpus.to_string(), "--kernel"])
+        let child = cvmm("run")
+            .args(["--cpus", &cpus.to_string(), "--kernel"])
             .arg(&kernel)
             .arg("--report")
             .arg(&report)

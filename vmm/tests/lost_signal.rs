@@ -8,7 +8,7 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::libc;
 use nix::sys::ptrace;
@@ -17,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{LOOP, elf, kvm, wait_for_end, wait_until};
+use common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
 
 const KVM_RUN: u64 = 0xae80;
 /// More than there are between two KVM_RUN.
@@ -69,8 +69,8 @@ fn a_signal_just_before_kvm_run_is_not_the_last() {
     let dir = TempDir::new().unwrap();
     let kernel = dir.path().join("kernel");
     fs::write(&kernel, elf(LOOP)).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
-        .args(["run", "--pool", "2M", "--mem", "64M", "--console", "off", "--kernel"])
+    let mut child = cvmm("run")
+        .args(["--console", "off", "--kernel"])
         .arg(kernel)
         .stdin(Stdio::null())
         .stderr(Stdio::null())

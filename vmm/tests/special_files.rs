@@ -7,22 +7,17 @@ mod common;
 use std::fs;
 use std::io::Read;
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
-use common::{LOOP, POWER_OFF, elf, kvm, wait_for_end};
+use common::{LOOP, POWER_OFF, cvmm, elf, kvm, wait_for_end};
 
 /// Exit code, and what was said on standard error.
-fn run(options: &[&str]) -> (Option<i32>, String) {
-    cvmm("run", options)
-}
-
-fn cvmm(command: &str, options: &[&str]) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
-        .args([command, "--pool", "2M", "--mem", "64M"])
+fn ended(command: &str, options: &[&str]) -> (Option<i32>, String) {
+    let mut child = cvmm(command)
         .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -74,7 +69,7 @@ fn what_is_no_file_is_named_and_not_waited_for() {
             }
             let wrong = option(name, path);
             let options = if name == "--kernel" { vec![wrong.as_str()] } else { vec![good.as_str(), &wrong] };
-            let (code, said) = run(&options);
+            let (code, said) = ended("run", &options);
             assert_eq!(code, Some(2), "{wrong}: {said}");
             let named = name.strip_suffix(",ro").unwrap_or(name);
             // A directory can't be opened for writing at all.
@@ -90,7 +85,7 @@ fn a_description_does_not_wait_for_a_reader() {
     let dir = TempDir::new().unwrap();
     let pipe = dir.path().join("pipe");
     mkfifo(&pipe, Mode::S_IRWXU).unwrap();
-    let (code, said) = cvmm("describe", &["--output", pipe.to_str().unwrap()]);
+    let (code, said) = ended("describe", &["--output", pipe.to_str().unwrap()]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("--output") && said.contains("a pipe that nobody reads"), "{said}");
 }
@@ -102,7 +97,7 @@ fn a_device_tree_of_any_length_is_not_read() {
     let (kernel, dtb) = (dir.path().join("kernel"), dir.path().join("dtb"));
     fs::write(&kernel, elf(LOOP)).unwrap();
     fs::File::create(&dtb).unwrap().set_len(1 << 40).unwrap();
-    let (code, said) = run(&["--kernel", kernel.to_str().unwrap(), "--dtb", dtb.to_str().unwrap()]);
+    let (code, said) = ended("run", &["--kernel", kernel.to_str().unwrap(), "--dtb", dtb.to_str().unwrap()]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("--dtb") && said.contains("longer than 1024 KiB"), "{said}");
 }
@@ -122,8 +117,8 @@ fn report_and_console_can_go_to_standard_output() {
         (["--console=off", "--report=/dev/stdout"].as_slice(), "\"powered-off\""),
         (&["--console=file=/dev/stdout"], "x"),
     ] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
-            .args(["run", "--pool", "2M", "--mem", "64M", "--kernel"])
+        let mut child = cvmm("run")
+            .arg("--kernel")
             .arg(&kernel)
             .args(options)
             .stdin(Stdio::null())

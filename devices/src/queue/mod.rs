@@ -60,6 +60,13 @@ pub struct QueueLayout {
     pub used_ring: u64,
 }
 
+/// Bytes of the descriptor table, the available ring and the used ring of a queue of `size` descriptors (virtio 1.3, 2.7).
+/// The event fields are always counted in.
+pub(crate) fn area_lengths(size: u16) -> [u64; 3] {
+    let n = u64::from(size);
+    [DESCRIPTOR_SIZE * n, 6 + 2 * n, 6 + USED_ELEMENT_SIZE * n]
+}
+
 /// The feature bits that change how a queue works.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QueueFeatures {
@@ -118,15 +125,15 @@ impl Queue {
             }
             gate.check(address, length).map_err(refuse)
         };
-        // Lengths and alignments: virtio 1.3, 2.7. The event fields are always counted in.
-        let n = u64::from(size);
+        let [descriptors, avail, used] = area_lengths(size);
+        // Alignments: virtio 1.3, 2.7.
         Ok(Self {
             index,
             size,
             features,
-            descriptors: area(Structure::DescriptorTable, descriptor_table, DESCRIPTOR_SIZE * n, 16)?,
-            avail: area(Structure::AvailableRing, available_ring, 6 + 2 * n, 2)?,
-            used: area(Structure::UsedRing, used_ring, 6 + USED_ELEMENT_SIZE * n, 4)?,
+            descriptors: area(Structure::DescriptorTable, descriptor_table, descriptors, 16)?,
+            avail: area(Structure::AvailableRing, available_ring, avail, 2)?,
+            used: area(Structure::UsedRing, used_ring, used, 4)?,
             gate: gate.clone(),
             layout,
             next_avail: 0,

@@ -23,7 +23,7 @@ pub use worker::{EventFds, Worker};
 
 use crate::HostErrors;
 use crate::pool::Refusal;
-use crate::queue::Turn;
+use crate::queue::{Turn, area_lengths};
 use std::os::fd::RawFd;
 
 /// Feature bits that are the same for every device type (virtio 1.3, 6).
@@ -108,8 +108,8 @@ pub trait DeviceType: Debug + Send {
     ///
     /// [`buffers`]: Self::buffers
     fn room(&self) -> u64 {
-        let areas = |size: &u16| 16 * u64::from(*size) + 6 + 2 * u64::from(*size) + 6 + 8 * u64::from(*size);
-        let rings = self.max_queue_sizes().iter().map(|size| areas(size).next_multiple_of(PAGE));
+        let areas = |size: &u16| area_lengths(*size).iter().sum::<u64>().next_multiple_of(PAGE);
+        let rings = self.max_queue_sizes().iter().map(areas);
         rings.sum::<u64>().saturating_add(self.buffers())
     }
 

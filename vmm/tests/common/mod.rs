@@ -4,7 +4,7 @@
 #![allow(dead_code)] // Each test uses some of it.
 
 use std::fs::File;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// For whatever should happen at once, on a machine that has much else to do.
@@ -15,6 +15,13 @@ pub const LOOP: &[u8] = &[0xeb, 0xfe];
 
 /// mov eax, 0xd1001000; mov dword [rax], 0x5555; and around.
 pub const POWER_OFF: &[u8] = &[0xb8, 0x00, 0x10, 0x00, 0xd1, 0xc7, 0x00, 0x55, 0x55, 0x00, 0x00, 0xeb, 0xfe];
+
+/// `cvmm COMMAND` for a small machine.
+pub fn cvmm(command: &str) -> Command {
+    let mut cvmm = Command::new(env!("CARGO_BIN_EXE_cvmm"));
+    cvmm.args([command, "--pool", "2M", "--mem", "64M"]);
+    cvmm
+}
 
 /// `false`, and a word about it, where there is no KVM.
 pub fn kvm() -> bool {

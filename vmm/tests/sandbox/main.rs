@@ -15,7 +15,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use nix::libc::{self, c_long};
 use nix::pty::{OpenptyResult, openpty};
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use captive::{Captive, Fate};
 use inject::{Fault, inject};
 
-use common::{LOOP, elf, kvm, wait_for_end, wait_until};
+use common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
 
 /// cvmm with a disk, an entropy device and a terminal.
 struct Run {
@@ -47,20 +47,9 @@ impl Run {
         fs::write(dir.path().join("disk"), [0; 4096]).unwrap();
         let pty = openpty(None, None).unwrap();
         let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
-        let child = Command::new(env!("CARGO_BIN_EXE_cvmm"))
+        let child = cvmm("run")
             .current_dir(dir.path())
-            .args([
-                "run",
-                "--pool",
-                "2M",
-                "--mem",
-                "64M",
-                "--kernel",
-                "kernel",
-                "--blk",
-                "path=disk",
-                "--rng",
-            ])
+            .args(["--kernel", "kernel", "--blk", "path=disk", "--rng"])
             .args(["--report", "report"])
             .args(options)
             .stdin(terminal())

@@ -257,28 +257,6 @@ fn a_request_with_one_bad_buffer_moves_nothing() {
     assert_eq!(bench.disk.calls(), []);
 }
 
-/// More data than the pool holds can only be the same bytes several times: work without end for a few descriptors.
-#[test]
-fn a_request_larger_than_the_pool_is_an_error() {
-    let mut bench = Bench::new();
-    let memory = bench.rig.memory.clone();
-    let half = u32::try_from(crate::testing::SIZE / 2).unwrap();
-    let (at, status) = (memory.alloc(16, 1), memory.alloc(1, 1));
-    memory.write(at, &header(IN, 0));
-    let data = Desc::writable(memory.end() - u64::from(half), half);
-    bench.rig.drivers[0].chain(&[
-        Desc::readable(at, 16),
-        data,
-        data,
-        Desc::writable(at, 512),
-        Desc::writable(status, 1),
-    ]);
-    bench.rig.serve(0);
-    assert_eq!(bench.rig.drivers[0].take_used().len(), 1);
-    assert_eq!(memory.gather(&[(status, 1)]), [1], "IOERR");
-    assert_eq!(bench.disk.calls(), []);
-}
-
 /// Cuts `len` bytes into pieces, some of them empty.
 fn cut(len: usize, at: &[usize]) -> Vec<std::ops::Range<usize>> {
     let mut at: Vec<_> = at.iter().map(|at| at % (len + 1)).collect();
