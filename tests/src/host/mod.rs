@@ -14,12 +14,13 @@ mod local;
 mod process;
 mod protocol;
 mod resources;
+mod shared;
 mod transfer;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -32,6 +33,7 @@ pub use emulated::SAFE_CPUS;
 pub use process::{Control, Line, Process};
 pub use protocol::{CommandLine, Exit, Received, Stream};
 pub use resources::{Folder, Peer, Tap};
+pub use shared::Lent;
 
 /// The variable that chooses the kind of host.
 pub const KIND_VARIABLE: &str = "CVMM_LAB_HOST";
@@ -127,13 +129,6 @@ pub fn best_kind(chosen: Option<Kind>) -> Result<(Kind, String)> {
 }
 
 impl Host {
-    /// The best host there is; says on standard error which, and why.
-    pub fn best() -> Result<Self> {
-        let (kind, why) = best_kind(None)?;
-        eprintln!("lab: {why}; using {kind}");
-        Self::of_kind(kind)
-    }
-
     /// A host of this kind.
     pub fn of_kind(kind: Kind) -> Result<Self> {
         match kind {
@@ -169,20 +164,6 @@ impl Host {
             initrd: GUEST_INITRD.into(),
         };
         Self::new(Kind::Emulated, connection, tools, EMULATED_FOLDER.into(), None).with_kvm()
-    }
-
-    /// The host of this test process, started at the first call. Its users take turns.
-    ///
-    /// # Panics
-    /// When there is no host.
-    pub fn shared() -> MutexGuard<'static, Self> {
-        static SHARED: LazyLock<Result<Mutex<Host>, String>> =
-            LazyLock::new(|| Host::best().map(Mutex::new).map_err(|error| format!("{error:#}")));
-        match &*SHARED {
-            // A test that failed while it had the host has cleaned up in its unwinding.
-            Ok(host) => host.lock().unwrap_or_else(PoisonError::into_inner),
-            Err(error) => panic!("there is no KVM host: {error}"),
-        }
     }
 
     fn new(

@@ -2,7 +2,7 @@
 //! The whole of it on a KVM host: cvmm boots an unpatched Linux kernel whose devices are confined to a pool. The guest's
 //! init program makes assertions and prints them; the tests compare these, cvmm's report, and what is on the host.
 //!
-//! One binary, so that all tests take turns on one host.
+//! One binary, so that all tests share the hosts, of which there is one for each CPU where they are emulated.
 
 mod acpi;
 mod arguments;
