@@ -5,12 +5,14 @@
 # Debian's package linux-source-6.12, without a patch of ours or, with --patched,
 # with those in patches/.
 #
-#   build.sh [--patched] [OUTPUT_DIR [CACHE_DIR]]
+#   build.sh [--patched | --lock-stat] [OUTPUT_DIR [CACHE_DIR]]
 #
 #   OUTPUT_DIR  gets bzImage-x86_64, config-x86_64.full and PROVENANCE.toml;
 #               with --patched, bzImage-x86_64-patched and
 #               PROVENANCE-patched.toml, and the configuration must come out as
-#               the one beside this script.
+#               the one beside this script.  With --lock-stat, only
+#               bzImage-x86_64-lock-stat: the patched kernel that also counts the
+#               waits for its locks, for `cargo lab bench --contend --kernel`.
 #               Default: the directory of this script.
 #   CACHE_DIR   gets the package index, the package, the source and the objects:
 #               about 2 GB.  Default: ${XDG_CACHE_HOME:-~/.cache}/cvmm-guest-kernel
@@ -44,14 +46,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here fragment=$here/x86_64.config
 
 # What the two variants differ in.
-variant= patches=()
-if [[ ${1-} == --patched ]]; then
-    variant=-patched patches=("$here"/patches/*.patch)
+variant= patches=() lock_stat=
+if [[ ${1-} == --patched || ${1-} == --lock-stat ]]; then
+    [[ $1 == --patched ]] || lock_stat=1
+    variant=${1#-} patches=("$here"/patches/*.patch)
     # The first, 0000, is the cover letter.
     patches=("${patches[@]:1}")
     shift
 fi
-readonly variant patches IMAGE=bzImage-x86_64$variant PROVENANCE=PROVENANCE$variant.toml
+readonly variant patches lock_stat IMAGE=bzImage-x86_64$variant PROVENANCE=PROVENANCE$variant.toml
 
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
@@ -206,6 +209,10 @@ configure() {
         lost=1
     done <"$fragment"
     ((lost == 0)) || die "the fragment does not fit this kernel version"
+    [[ -n $lock_stat ]] || return 0
+    "$tree/scripts/config" --file "$objects/.config" -e DEBUG_KERNEL -e LOCK_DEBUGGING_SUPPORT -e LOCK_STAT
+    kernel_make -s olddefconfig
+    grep -qx CONFIG_LOCK_STAT=y "$objects/.config" || die "CONFIG_LOCK_STAT can't be had"
 }
 
 build() {
@@ -277,6 +284,11 @@ objects=$cache/objects$variant
 rm -rf "$objects"
 expected=$(recorded image_sha256 "$PROVENANCE")
 configure
+if [[ -n $lock_stat ]]; then
+    build
+    say "$out/$IMAGE: $(stat -c %s "$out/$IMAGE") bytes"
+    exit
+fi
 check_configuration
 build
 write_provenance

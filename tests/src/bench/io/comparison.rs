@@ -126,7 +126,7 @@ impl Comparison {
             }
             Self::Contention => {
                 "32 MiB of pool in all. Linux has one lock for each pool. Waits are counted by a kernel with \
-                 CONFIG_LOCK_STAT (--kernel).\n"
+                 CONFIG_LOCK_STAT\n(resources/guest-kernel/build.sh --lock-stat; --kernel).\n"
             }
         }
     }
