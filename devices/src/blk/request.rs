@@ -12,7 +12,7 @@ use virtio_bindings::virtio_blk::{
 use super::{Disk, ID_LEN, SECTOR};
 use crate::HostErrors;
 use crate::pool::{Gate, Reason, Refusal};
-use crate::queue::{Chain, Queue, Served, parts};
+use crate::queue::{Chain, Queue, Served, TURN_BYTES, parts};
 
 /// type, reserved, sector.
 const HEADER_LEN: usize = 16;
@@ -70,8 +70,8 @@ pub(super) fn serve(
         VIRTIO_BLK_T_IN if out_len > 0 => return Err(refuse()),
         VIRTIO_BLK_T_OUT if in_len > 0 => return Err(refuse()),
         VIRTIO_BLK_T_IN => request.read(disk),
-        VIRTIO_BLK_T_OUT => request.write(disk, write_through).map(|()| 0),
-        VIRTIO_BLK_T_FLUSH => flush(disk).map(|()| 0),
+        VIRTIO_BLK_T_OUT => request.write(disk, write_through, &mut work).map(|()| 0),
+        VIRTIO_BLK_T_FLUSH => flush(disk, &mut work).map(|()| 0),
         VIRTIO_BLK_T_GET_ID => request.get_id(id),
         VIRTIO_BLK_T_DISCARD => request.punch(disk, false, write_through, &mut work).map(|()| 0),
         VIRTIO_BLK_T_WRITE_ZEROES => request.punch(disk, true, write_through, &mut work).map(|()| 0),
@@ -112,7 +112,7 @@ impl Request<'_> {
         done.map_err(|error| Failure::Host("read", error, [offset, self.in_len]))
     }
 
-    fn write(&self, disk: &mut dyn Disk, write_through: bool) -> Result<(), Failure> {
+    fn write(&self, disk: &mut dyn Disk, write_through: bool, work: &mut u64) -> Result<(), Failure> {
         if disk.read_only() {
             return Err(Failure::Wrong);
         }
@@ -121,7 +121,7 @@ impl Request<'_> {
             .slices(self.gate, &self.gate.audit().read);
         let done = disk.write_at(offset, &mut from).and_then(|done| all(done, self.out_len));
         done.map_err(|error| Failure::Host("write", error, [offset, self.out_len]))?;
-        if write_through { flush(disk) } else { Ok(()) }
+        if write_through { flush(disk, work) } else { Ok(()) }
     }
 
     fn get_id(&self, id: &[u8; ID_LEN]) -> Result<u64, Failure> {
@@ -168,11 +168,13 @@ impl Request<'_> {
             (_, false) => ("discard", disk.discard(offset, len)),
         };
         done.map_err(|error| Failure::Host(operation, error, [offset, len]))?;
-        if write_through { flush(disk) } else { Ok(()) }
+        if write_through { flush(disk, work) } else { Ok(()) }
     }
 }
 
-fn flush(disk: &mut dyn Disk) -> Result<(), Failure> {
+/// Slow storage takes seconds for it, and a reset or the end of the run waits for the turn: one flush is all of its `work`.
+fn flush(disk: &mut dyn Disk, work: &mut u64) -> Result<(), Failure> {
+    *work = TURN_BYTES;
     disk.flush().map_err(|error| Failure::Host("flush", error, [0, disk.size()]))
 }
 

@@ -6,6 +6,7 @@ mod multi_queue;
 mod requests;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::*;
 use crate::testing::{INDIRECT_DESC, Memory, Rig};
@@ -43,6 +44,8 @@ struct Store {
     read_only: bool,
     can_punch: bool,
     fail: bool,
+    /// How long a flush takes.
+    slow: Duration,
     /// Bytes that are there, of those in `size`.
     truncated: Option<usize>,
     calls: Vec<Call>,
@@ -60,6 +63,7 @@ impl Shared {
             read_only: false,
             can_punch: true,
             fail: false,
+            slow: Duration::ZERO,
             truncated: None,
             calls: Vec::new(),
         };
@@ -138,7 +142,9 @@ impl Disk for Shared {
         })
     }
     fn flush(&mut self) -> io::Result<()> {
-        self.with(|store| store.call(Call::Flush))
+        let slow = self.with(|store| store.call(Call::Flush).map(|()| store.slow))?;
+        std::thread::sleep(slow);
+        Ok(())
     }
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
         self.with(|store| store.call(Call::Discard(offset, len)))

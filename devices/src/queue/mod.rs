@@ -31,7 +31,7 @@ const USED_ELEMENT_SIZE: u64 = 8;
 pub struct Served {
     /// Bytes written into it, from its first writable byte on.
     pub written: u32,
-    /// Bytes on the host that were worked on without being in the chain's buffers.
+    /// Bytes on the host that were worked on without being in the chain's buffers; [`TURN_BYTES`] for what may take long.
     pub work: u64,
 }
 
@@ -42,7 +42,7 @@ impl From<u32> for Served {
 }
 
 /// Bytes of buffers, and of other work, after which a turn ends, so that it is bounded in time, too.
-const TURN_BYTES: u64 = 8 << 20;
+pub(crate) const TURN_BYTES: u64 = 8 << 20;
 
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 const USED_F_NO_NOTIFY: u16 = 1;

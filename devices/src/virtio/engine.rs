@@ -39,6 +39,9 @@ impl Queues {
 #[derive(Debug)]
 pub struct Handle {
     engine: Mutex<Engine>,
+    /// How many wait for the engine other than the worker, which takes no turn before they had it: a mutex alone is not
+    /// fair, and a worker with much to do would have it again before any of them has woken up.
+    waiting: AtomicU32,
     /// Changes of the configuration space. Odd while the device needs a reset: both change at once.
     config_generation: AtomicU32,
     gate: Gate,
@@ -54,7 +57,8 @@ impl Handle {
         interrupt: Arc<dyn Interrupt>,
     ) -> Self {
         let engine = Mutex::new(Engine { device, queues: Queues::default(), running: false, dma: true });
-        Self { engine, config_generation: AtomicU32::new(0), gate, interrupt, name: name.into() }
+        let (waiting, config_generation) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { engine, waiting, config_generation, gate, interrupt, name: name.into() }
     }
 
     /// Whether DEVICE_NEEDS_RESET is set.
@@ -127,7 +131,11 @@ impl Handle {
 
     /// One turn at the queue with this `index`. `true` if there is more to do at once.
     pub fn serve(&self, index: u16) -> bool {
-        let mut engine = self.lock();
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            std::thread::yield_now();
+            return true;
+        }
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let Engine { device, queues, running, dma } = &mut *engine;
         if !*running || !*dma || self.needs_reset() {
             return false;
@@ -168,8 +176,12 @@ impl Handle {
         self.lock().device.host_fds()
     }
 
+    /// The engine, between two turns.
     fn lock(&self) -> MutexGuard<'_, Engine> {
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        engine
     }
 }
 

@@ -41,6 +41,52 @@ fn ranges_are_work_of_a_turn() {
     assert_eq!(bench.disk.calls().len(), 6);
 }
 
+/// A flush may take the storage seconds: a reset, and the end of the run, wait for one at most. So it is where each write is one.
+#[test]
+fn a_turn_has_one_flush() {
+    let write = header(OUT, 0);
+    let data = [0; 512];
+    for (features, request) in [
+        (F_FLUSH, &[&header(FLUSH, 0)[..]][..]),
+        (0, &[&write[..], &data]),
+        (0, &[&header(WRITE_ZEROES, 0), &range(0, 8, 0)]),
+    ] {
+        let mut bench = Bench::with(Shared::new(), features);
+        for _ in 0..3 {
+            bench.rig.drivers[0].request(request, &[1]);
+        }
+        for turn in 0..3 {
+            assert!(bench.rig.core.handle().serve(0), "there is more after turn {turn}");
+            assert_eq!(bench.rig.drivers[0].take_used().len(), 1, "turn {turn}");
+            let flushes = bench.disk.calls().into_iter().filter(|call| *call == Call::Flush);
+            assert_eq!(flushes.count(), 1, "turn {turn}");
+        }
+        assert!(!bench.rig.core.handle().serve(0));
+        assert!(bench.rig.drivers[0].take_used().is_empty());
+    }
+}
+
+/// 2.4.1: the write of the status register waits for the flush that is under way, and not for all that are due after it.
+#[test]
+fn a_reset_waits_for_one_flush() {
+    const DUE: usize = 20;
+    let mut bench = Bench::with(Shared::new(), F_FLUSH);
+    bench.disk.with(|store| store.slow = Duration::from_millis(20));
+    for _ in 0..DUE {
+        bench.rig.drivers[0].request(&[&header(FLUSH, 0)], &[1]);
+    }
+    let handle = Arc::clone(bench.rig.core.handle());
+    let worker = std::thread::spawn(move || while handle.serve(0) {});
+    while bench.disk.with(|store| store.calls.is_empty()) {
+        std::thread::yield_now();
+    }
+    bench.rig.core.set_status(0);
+    worker.join().unwrap();
+    let flushes = bench.disk.calls().len();
+    // Some may pass on a busy machine before the register is written.
+    assert!(flushes <= DUE / 2, "{flushes} flushes of {DUE}");
+}
+
 /// More data than the pool holds can only be the same bytes several times: work without end for a few descriptors.
 #[test]
 fn a_request_larger_than_the_pool_is_an_error() {

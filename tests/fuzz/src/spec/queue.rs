@@ -29,6 +29,21 @@ pub struct Rules {
     pub event_idx: bool,
 }
 
+/// What a chain came to.
+#[derive(Clone, Copy, Debug)]
+pub struct Served {
+    /// Used length.
+    pub written: u64,
+    /// The turn is over with it.
+    pub much: bool,
+}
+
+impl From<u64> for Served {
+    fn from(written: u64) -> Self {
+        Self { written, much: false }
+    }
+}
+
 /// What a turn left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -190,11 +205,12 @@ impl Queue {
         }
     }
 
-    /// One turn of a device that serves chains one by one: as many as the queue has descriptors at most.
-    pub fn turn(
+    /// One turn of a device that serves chains one by one: as many as the queue has descriptors at most, up to one that is
+    /// much work.
+    pub fn turn<S: Into<Served>>(
         &mut self,
         shadow: &mut Shadow,
-        mut serve: impl FnMut(&mut Shadow, &Chain) -> Result<u64, Broken>,
+        mut serve: impl FnMut(&mut Shadow, &Chain) -> Result<S, Broken>,
     ) -> Result<Turn, Broken> {
         self.suppress(shadow);
         let mut more = true;
@@ -203,9 +219,12 @@ impl Queue {
                 more = false;
                 break;
             };
-            let written = serve(shadow, &chain)?;
+            let Served { written, much } = serve(shadow, &chain)?.into();
             self.stage(shadow, 0, chain.head, written);
             self.publish(shadow, 1);
+            if much {
+                break;
+            }
         }
         Ok(Turn { interrupt: self.wants_interrupt(shadow), more })
     }

@@ -12,6 +12,7 @@ use crate::driver::{Act, MAX_ACTS, Start};
 use crate::memory::{SIZE, usize_of};
 use crate::session::Session;
 use crate::spec::blk::{Contents, DISK, Fault, SERIAL, serve};
+use crate::spec::queue::Served;
 
 /// VIRTIO_BLK_F_FLUSH.
 const FLUSH: u64 = 1 << 9;
@@ -169,7 +170,9 @@ pub fn run(data: &[u8]) {
                 let write_through = features & FLUSH == 0;
                 session.serve(*queue, |_, queue, memory| {
                     queue.turn(memory.shadow(), |shadow, chain| {
-                        serve(shadow, chain, &mut model, write_through)
+                        let flushes = model.flushes;
+                        let written = serve(shadow, chain, &mut model, write_through)?;
+                        Ok(Served { written, much: model.flushes != flushes })
                     })
                 });
                 assert!(*disk.0.lock().unwrap() == model, "the disk has what the model's has");
