@@ -72,6 +72,25 @@ pub fn value(options: &[String], name: &str) -> Option<String> {
     None
 }
 
+/// The option that names the file or folder `path`, for a message.
+pub fn naming(options: &[String], path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let names = |value: &str| {
+        let parts = value.split(',').filter_map(|part| part.split_once('='));
+        value == path || parts.map(|(_, path)| path).any(|named| named == path)
+    };
+    let mut options = options.iter().peekable();
+    while let Some(option) = options.next() {
+        let beside = || options.peek().map(|value| (option.as_str(), value.as_str()));
+        let named = option.split_once('=').or_else(beside);
+        let named = named.filter(|(name, value)| name.starts_with("--") && names(value));
+        if let Some((name, value)) = named {
+            return format!("{name} {value}");
+        }
+    }
+    path.into_owned()
+}
+
 /// The tap interfaces that the options name.
 pub fn taps(options: &[String]) -> Vec<String> {
     let values =
@@ -238,6 +257,20 @@ mod tests {
         let carried =
             carry(&words(&format!("--kernel {} --rng", folder.path().display())), Path::new("/lab"));
         assert_eq!((carried.there.len(), carried.no_files), (0, vec![folder.path().to_owned()]));
+    }
+
+    #[test]
+    fn an_option_is_told_from_its_file() {
+        let options = words("--mem 64M --blk path=d,ro --report=r --console file=c --kernel k");
+        for (path, option) in [
+            ("d", "--blk path=d,ro"),
+            ("r", "--report r"),
+            ("c", "--console file=c"),
+            ("k", "--kernel k"),
+            ("x", "x"),
+        ] {
+            assert_eq!(naming(&options, Path::new(path)), option);
+        }
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub fn run(chosen: Option<Kind>, options: &[String]) -> Result<i32> {
     if options.is_empty() {
         return demo(kind);
     }
-    if let Err(error) = make_folders(&options::carry(options, Path::new("/")).folders) {
+    let carried = options::carry(options, Path::new("/"));
+    if let Err(error) = make_folders(&carried.folders).and_then(|()| check_files(kind, options, &carried)) {
         eprintln!("lab: {error:#}");
         return Ok(BAD_ARGUMENTS);
     }
@@ -146,14 +147,6 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
         carried.arguments.push(format!("--report={path}"));
         path
     });
-    if let Some(path) = carried.no_files.first() {
-        bail!("{} is no regular file: an emulated host gets copies of such only", path.display());
-    }
-    // What can't be brought home is better known before the guest runs.
-    for (_, to) in carried.back.iter().filter(|(_, to)| !to.exists()) {
-        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        tempfile::tempfile_in(folder).with_context(|| format!("{} can't be written", to.display()))?;
-    }
     for (from, to) in &carried.there {
         host.put(from, to)?;
     }
@@ -181,6 +174,28 @@ fn needs_patches(options: &[String]) -> bool {
     options.iter().any(|option| option.contains("transport=pci"))
         || options::value(options, "--firmware").is_some_and(|firmware| firmware == "acpi")
         || options::value(options, "--spec").is_some_and(|spec| spec == "plan")
+}
+
+/// What can't be carried to the host, or brought home, is better known before the guest runs. A host that is this machine
+/// takes the files themselves, and cvmm says what is wrong.
+fn check_files(kind: Kind, options: &[String], carried: &Carried) -> Result<()> {
+    if kind == Kind::Kvm {
+        return Ok(());
+    }
+    if let Some(path) = carried.no_files.first() {
+        let option = options::naming(options, path);
+        bail!("{option}: it is no regular file, and an emulated host gets copies of such only");
+    }
+    for (_, to) in &carried.back {
+        let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let written = match (to.is_dir(), to.exists()) {
+            (true, _) => Err(io::ErrorKind::IsADirectory.into()),
+            (_, true) => Ok(()),
+            (_, false) => tempfile::tempfile_in(folder).map(drop),
+        };
+        written.with_context(|| format!("{}: it can't be written", options::naming(options, to)))?;
+    }
+    Ok(())
 }
 
 /// Makes the folders that files will be carried back to. What is in them must not be taken for what comes.
@@ -233,4 +248,40 @@ fn interact(host: &Host, arguments: &[String]) -> Result<(Exit, String)> {
     });
     drop(raw);
     Ok((exit?, process.stdout()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before a host is started, and with the option as it was given.
+    #[test]
+    fn files_that_can_not_be_carried_are_told_of_their_option() {
+        let here = tempfile::tempdir().unwrap();
+        let path = |name: &str| here.path().join(name).display().to_string();
+        let (folder, missing) = (path(""), path("no/such"));
+        for (options, expected) in [
+            (
+                ["--report".into(), missing.clone()],
+                format!("--report {missing}: it can't be written: No such file"),
+            ),
+            (
+                ["--rng".into(), format!("--console=file={missing}")],
+                format!("--console file={missing}: it can't be"),
+            ),
+            (
+                ["--report".into(), folder.clone()],
+                format!("--report {folder}: it can't be written: is a directory"),
+            ),
+            (["--kernel".into(), folder.clone()], format!("--kernel {folder}: it is no regular file")),
+        ] {
+            let check = |kind| check_files(kind, &options, &options::carry(&options, Path::new("/")));
+            let error = format!("{:#}", check(Kind::Emulated).unwrap_err());
+            assert!(error.starts_with(&expected), "{error}");
+            assert!(check(Kind::Kvm).is_ok(), "{options:?}");
+        }
+        let good = ["--report".into(), path("report")];
+        assert!(check_files(Kind::Emulated, &good, &options::carry(&good, Path::new("/"))).is_ok());
+        assert_eq!(run(Some(Kind::Emulated), &["--report".into(), missing]).unwrap(), BAD_ARGUMENTS);
+    }
 }

@@ -91,7 +91,9 @@ pub enum PoolError {
     Alignment,
     /// There is no room for it.
     #[error(
-        "it does not fit: it needs {needed} bytes of guest memory that is one piece; there are {available}"
+        "it does not fit: it needs {}M of guest memory that is one piece; there are {}M",
+        .needed >> 20,
+        .available >> 20
     )]
     TooLarge {
         /// Bytes wanted.

@@ -98,7 +98,8 @@ fn one(text: &str, index: usize, mem: u64) -> Result<PoolConfig> {
     }
     if size > mem {
         return Err(wrong(format!(
-            "the pool is part of guest memory, and larger than that ({mem} bytes, --mem)"
+            "the pool is part of guest memory, and larger than that (--mem, {}M)",
+            mem >> 20
         )));
     }
     Ok(PoolConfig { option, name, size, base, default })

@@ -140,7 +140,7 @@ fn wrong_options_are_named() {
         ("--pool 64M,name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a name is made of"),
         ("--pool 64M,base=x", "base: 'x' is no size"),
         ("--pool 64M,size=1M", "size is given twice"),
-        ("--pool 1G", "larger than that (536870912 bytes, --mem)"),
+        ("--pool 1G", "larger than that (--mem, 512M)"),
         ("--pool 64M --mem 1M", "--mem 1M: guest memory is"),
         ("--pool 64M --mem 64G", "--mem 64G: guest memory is"),
         ("--pool 64M --mem 33000000", "--mem 33000000: guest memory is"),

@@ -24,7 +24,7 @@ pub(super) fn open_console(
     let lost = Lost::default();
     let file = match console {
         ConsoleConfig::Off => return Ok((Box::new(io::sink()), lost)),
-        ConsoleConfig::File(path) => create("--console", path)?,
+        ConsoleConfig::File(path) => create("--console file=", path)?,
         ConsoleConfig::Stdio => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             File::from(stdout.map_err(|error| Error::vmm("standard output", error))?)

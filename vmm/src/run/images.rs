@@ -33,7 +33,7 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
     let written = [
         ("--report", config.report.as_deref()),
         ("--dump-dtb", config.dump_dtb.as_deref()),
-        ("--console", console),
+        ("--console file=", console),
     ];
     let mut others: Vec<_> = read.into_iter().chain(disks).filter_map(named).collect();
     for (option, path) in written.into_iter().filter_map(named) {
@@ -144,7 +144,8 @@ pub(super) fn loader_error(config: &VmConfig, error: &boot::Error) -> Error {
     Error::argument(option, error)
 }
 
-/// An option that names a file, for a message.
+/// An option that names a file, for a message, as the user wrote it: `--report PATH`, `--console file=PATH`.
 pub(super) fn with_path(option: &str, path: &Path) -> String {
-    format!("{option} {}", path.display())
+    let space = if option.ends_with('=') { "" } else { " " };
+    format!("{option}{space}{}", path.display())
 }

@@ -117,8 +117,8 @@ fn pools() {
         ("1M", "a multiple of 2M"),
         ("3M", "a multiple of 2M"),
         ("4096", "a multiple of 2M"),
-        ("256M", "larger than that (134217728 bytes, --mem)"),
-        ("128M", "it does not fit"),
+        ("256M", "larger than that (--mem, 128M)"),
+        ("128M", "it does not fit: it needs 128M of guest memory that is one piece; there are 96M"),
         ("8X", "'8X' is no size"),
         ("size=8M,base=0x4001000", "its base must be a multiple of 2M"),
         ("size=8M,base=0", "not all in one piece"),
@@ -288,8 +288,10 @@ fn files_to_be_written() {
             bench.refuse(&[option, &path], &format!("{option} {path}"), reason);
         }
     }
-    let console = format!("file={}", bench.path("no/such"));
-    bench.refuse(&["--console", &console], &format!("--console {}", bench.path("no/such")), "No such file");
+    for (path, reason) in [(bench.path(""), "directory"), (bench.path("no/such"), "No such file")] {
+        let console = format!("file={path}");
+        bench.refuse(&["--console", &console], &format!("--console {console}"), reason);
+    }
     bench.refuse(&["--console", "tty"], "--console tty", "it is stdio, file=PATH or off");
     let tree = bench.file("tree", 1 << 20);
     bench.refuse(&["--dtb", &tree], &format!("--dtb {tree}"), "it is no flattened device tree");
