@@ -50,6 +50,35 @@ impl Captive {
         fate
     }
 
+    /// Lets the thread go on until it has made a call with this number and a first argument that is `wanted`.
+    pub fn go_on_until(&self, number: c_long, wanted: impl Fn(u64) -> bool) {
+        loop {
+            // Each call is a stop when it begins, and one when it ends.
+            for _ in 0..2 {
+                ptrace::syscall(self.0, None).unwrap();
+                assert_eq!(self.wait(), Signal::SIGTRAP);
+            }
+            let registers = ptrace::getregs(self.0).unwrap();
+            if registers.orig_rax == number.cast_unsigned() && wanted(registers.rdi) {
+                return;
+            }
+        }
+    }
+
+    /// What the thread reads from a file that it has open: up to a KiB.
+    pub fn read(&self, file: u64) -> Vec<u8> {
+        const MOST: u64 = 1024;
+        // Where the thread has no use of its stack yet: far below, and so below the red zone, too.
+        let place = (ptrace::getregs(self.0).unwrap().rsp - 4 * MOST) & !7;
+        let Fate::Returned(count @ 0..) = self.call(libc::SYS_read, [file, place, MOST]) else {
+            panic!("it can't be read")
+        };
+        let word = |at: u64| ptrace::read(self.0, at as ptrace::AddressType).unwrap().to_le_bytes();
+        let mut bytes: Vec<u8> = (place..place + MOST).step_by(8).flat_map(word).collect();
+        bytes.truncate(usize::try_from(count).unwrap());
+        bytes
+    }
+
     /// Has the thread make a call that is trapped, and lets it go when the handler was told. If `forgotten`, it then goes
     /// on as before; else the call that it was in seems to have had the result.
     pub fn violate(self, number: c_long, arguments: [u64; 3], forgotten: bool) {
