@@ -17,7 +17,7 @@ use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
+use common::{LOOP, cvmm, elf, kvm, no_more_memory, wait_for_end, wait_until};
 
 /// mov eax, address; mov dword [rax], value
 fn store(address: u32, value: u32) -> Vec<u8> {
@@ -278,6 +278,20 @@ fn a_blocked_signal_that_was_inherited_does_not_hold_up_the_end() {
         run.wait_until_raw();
         run.signal(Signal::SIGTERM);
         run.ends(6, "stopped");
+    }
+}
+
+/// The way out needs no memory that is not there.
+#[test]
+fn the_end_comes_without_more_memory() {
+    for end in [|run: &Run| run.signal(Signal::SIGTERM), |run: &Run| run.type_in(b"\x01x")] {
+        if let Some(run) = Run::start(CHATTER) {
+            // All threads have started.
+            run.read_until(b"x");
+            no_more_memory(run.child.id());
+            end(&run);
+            run.ends(6, "stopped");
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 //! What tests of running guests share.
 
 #![allow(dead_code)] // Each test uses some of it.
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
+
+use nix::libc;
 
 /// For whatever should happen at once, on a machine that has much else to do.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -38,6 +41,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// From now on, this process gets no more memory: neither address space nor data.
+pub fn no_more_memory(process: u32) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    for resource in [libc::RLIMIT_AS, libc::RLIMIT_DATA] {
+        // SAFETY: the call reads the limits and writes none.
+        let result = unsafe { libc::prlimit(process.cast_signed(), resource, &none, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 }
 
