@@ -32,10 +32,11 @@ const CHAIN: u16 = 8;
 const REQUESTS: u16 = 64;
 const READ: u32 = 4096;
 
-/// Each round measures both, one after the other, first the one and then the other first.
-const ROUNDS: usize = 201;
-const WALKS: u32 = 100;
-const TURNS: u32 = 10;
+/// Each round measures both, one after the other, first the one and then the other first: so short that whatever else happens
+/// on the machine meets both.
+const ROUNDS: usize = 4001;
+const WALKS: u32 = 4;
+const TURNS: u32 = 1;
 
 /// What this thread has used of a CPU: other work on the machine does not count.
 fn cpu_time() -> Duration {
@@ -59,38 +60,56 @@ fn disk_file() -> File {
 fn main() {
     let (mut with, mut without) = (checked::Device::new(), unchecked::Device::new());
     let descriptors = f64::from(WALKS) * f64::from(QUEUE);
-    let [walk, bare] = compare(|| with.walk(WALKS), || without.walk(WALKS)).map(|time| time / descriptors);
+    let walk = compare(|| with.walk(WALKS), || without.walk(WALKS));
     println!(
-        "gate: {:.2} ns a descriptor (a walk takes {walk:.2} ns a descriptor with the check, {bare:.2} without)",
-        walk - bare
+        "gate: {:.2} ns a descriptor (a walk takes {:.2} ns a descriptor with the check, {:.2} without)",
+        walk.difference / descriptors,
+        walk.with / descriptors,
+        walk.without / descriptors
     );
     let requests = f64::from(TURNS) * f64::from(REQUESTS);
-    let [read, bare] = compare(|| with.read(TURNS), || without.read(TURNS)).map(|time| time / requests);
+    let read = compare(|| with.read(TURNS), || without.read(TURNS));
     println!(
-        "gate: {:.4} times the time of a 4 KiB read ({read:.1} ns with the check, {bare:.1} without; medians of {ROUNDS} \
-         rounds, by turns)",
-        read / bare
+        "gate: {:.4} times the time of a 4 KiB read ({:.1} ns with the check, {:.1} without; medians of {ROUNDS} rounds, by \
+         turns)",
+        read.ratio,
+        read.with / requests,
+        read.without / requests
     );
 }
 
-/// Medians of both, in nanoseconds. The first round does not count.
-fn compare(mut with: impl FnMut() -> Duration, mut without: impl FnMut() -> Duration) -> [f64; 2] {
-    let mut samples = [Vec::new(), Vec::new()];
-    for round in 0..=ROUNDS {
-        let (a, b) = if round % 2 == 0 {
-            let a = with();
-            (a, without())
+/// Medians, the times in nanoseconds. Difference and ratio are each round's: what it says of the machine falls out of them.
+struct Compared {
+    with: f64,
+    without: f64,
+    difference: f64,
+    ratio: f64,
+}
+
+/// The first rounds do not count.
+fn compare(mut with: impl FnMut() -> Duration, mut without: impl FnMut() -> Duration) -> Compared {
+    let mut rounds = Vec::new();
+    for round in 0..ROUNDS + ROUNDS / 10 {
+        let both = if round % 2 == 0 {
+            let with = with();
+            [with, without()]
         } else {
-            let b = without();
-            (with(), b)
+            let without = without();
+            [with(), without]
         };
-        if round > 0 {
-            samples[0].push(a);
-            samples[1].push(b);
+        if round >= ROUNDS / 10 {
+            rounds.push(both.map(|time| time.as_secs_f64() * 1e9));
         }
     }
-    samples.map(|mut samples| {
-        samples.sort();
-        samples[samples.len() / 2].as_secs_f64() * 1e9
-    })
+    let median = |figure: fn(&[f64; 2]) -> f64| {
+        let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    Compared {
+        with: median(|[with, _]| *with),
+        without: median(|[_, without]| *without),
+        difference: median(|[with, without]| with - without),
+        ratio: median(|[with, without]| with / without),
+    }
 }

@@ -54,6 +54,8 @@ impl Chain {
     }
 
     /// Walks the chain that starts at `head` of `queue`'s table. Visits at most as many descriptors as the queue has.
+    // As the gate's functions are.
+    #[inline(always)]
     pub(super) fn walk(
         &mut self,
         gate: &Gate,
