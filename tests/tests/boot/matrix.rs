@@ -9,10 +9,10 @@ mod program;
 #[path = "../../../vmm/tests/matrix/victims.rs"]
 mod victims;
 
-use cvmm_hostile::table::{DISK_PATTERN, Kind};
+use cvmm_hostile::table::Kind;
 use cvmm_tests::host::{CommandLine, Exit, Host};
 
-use check::{DISK_BYTES, Run};
+use check::Run;
 use victims::Victims;
 
 #[test]
@@ -28,7 +28,7 @@ fn messages_of_msix_table_entries() {
 
 #[test]
 fn behaviour_beyond_addresses() {
-    check::behaviour(&boot("matrix=behaviour", Victims { disks: 1, ..Victims::default() }));
+    check::behaviour(&boot("matrix=behaviour", Victims::OF_BEHAVIOUR));
 }
 
 fn boot(scenario: &str, victims: Victims) -> Run {
@@ -38,7 +38,7 @@ fn boot(scenario: &str, victims: Victims) -> Run {
     host.put(program::guest(), &kernel).unwrap();
     let image = |number| folder.file(&format!("disk{number}"));
     for number in 0..victims.images() {
-        host.write(image(number), &[DISK_PATTERN; DISK_BYTES]).unwrap();
+        host.write(image(number), &victims.contents()).unwrap();
     }
     assert_eq!(victims.taps(), 0, "nobody makes taps here");
     let mut arguments = vec!["run".to_owned()];

@@ -10,6 +10,8 @@ use cvmm_hostile::table::{
 };
 use serde_json::Value;
 
+use super::victims::Victims;
+
 pub const DISK_BYTES: usize = 4096;
 
 /// A run that is over.
@@ -65,18 +67,22 @@ pub fn messages(run: &Run) {
     let places = places(device, &run.report);
     refusals(device, 0, MESSAGES.iter().filter_map(|message| message.record(&places)));
     assert_eq!(run.report["refused"], device["refused"]);
+    // Between them the device served honest requests.
+    assert!(run.disks.iter().flatten().all(|byte| *byte == DISK_PATTERN), "a disk was written");
+    let frames = run.frames.as_deref().map(|frames| (frames.len(), frames.iter().all(|f| *f == [SENT; 512])));
+    assert!(frames.is_none_or(|frames| frames == (MESSAGES.len(), true)), "other frames were sent");
     witness(run);
 }
 
 /// What is wrong without an address.
 pub fn behaviour(run: &Run) {
     console(run, 2 * BEHAVIOURS);
-    assert!(run.disks.iter().flatten().all(|byte| *byte == DISK_PATTERN), "a disk was written");
+    assert!(run.disks.iter().all(|disk| *disk == Victims::OF_BEHAVIOUR.contents()), "a disk was written");
     witness(run);
 }
 
 /// Each case went well from inside.
-fn console(run: &Run, cases: usize) {
+pub fn console(run: &Run, cases: usize) {
     let failed: Vec<_> = run.console.lines().filter(|line| line.starts_with("FAILED")).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(run.console.lines().filter(|line| line.starts_with("ok ")).count(), cases);
@@ -84,7 +90,7 @@ fn console(run: &Run, cases: usize) {
 }
 
 /// The device that nobody attacked.
-fn witness(run: &Run) {
+pub fn witness(run: &Run) {
     let devices = run.report["devices"].as_array().unwrap().iter();
     let [witness] = devices.filter(|device| device["pool"] == "witness").collect::<Vec<_>>()[..] else {
         panic!("there is one witness: {}", run.report["devices"])

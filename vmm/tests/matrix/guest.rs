@@ -6,10 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cvmm_hostile::table::DISK_PATTERN;
 use tempfile::TempDir;
 
-use crate::check::{DISK_BYTES, Run};
+use crate::check::Run;
 use crate::network::{self, Capture};
 use crate::program;
 use crate::victims::Victims;
@@ -43,7 +42,7 @@ fn run(mut cvmm: Command, scenario: &str, victims: Victims, capture: Option<&Cap
     let dir = TempDir::new().unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
     let image = |number| path(&format!("disk{number}"));
-    (0..victims.images()).for_each(|number| fs::write(image(number), [DISK_PATTERN; DISK_BYTES]).unwrap());
+    (0..victims.images()).for_each(|number| fs::write(image(number), victims.contents()).unwrap());
     cvmm.arg("run").args(victims.options(image, |number| format!("t{number}")));
     cvmm.args(["--cmdline", scenario, "--kernel"]).arg(program::guest());
     cvmm.args(["--report", &path("report"), "--console", &format!("file={}", path("console"))]);

@@ -13,8 +13,8 @@ mod network;
 mod program;
 mod victims;
 
-use cvmm_hostile::guest::BEHAVIOURS;
-use cvmm_hostile::table::{Case, Kind, MESSAGES, cases};
+use cvmm_hostile::guest::{BEHAVIOURS, FLOODS};
+use cvmm_hostile::table::{Case, Kind, MESSAGES, SENT, cases};
 use victims::Victims;
 
 /// A test for each device type, without and with indirect tables and event indices.
@@ -77,10 +77,21 @@ fn messages_of_msix_table_entries() {
 /// tests/hostile/src/guest/behaviour.
 #[test]
 fn behaviour_beyond_addresses() {
-    let Some(run) = guest::boot("matrix=behaviour", Victims { disks: 1, ..Victims::default() }) else {
+    let Some(run) = guest::boot("matrix=behaviour", Victims::OF_BEHAVIOUR) else { return };
+    check::behaviour(&run);
+}
+
+/// tests/hostile/src/guest/flood.rs, for network devices.
+#[test]
+fn floods_of_net() {
+    let Some(run) = guest::boot("matrix=flood", Victims { nets: 1, pairs: 2, ..Victims::default() }) else {
         return;
     };
-    check::behaviour(&run);
+    check::console(&run, FLOODS);
+    let frames = run.frames.as_ref().unwrap();
+    let honest = frames.iter().all(|frame| *frame == [SENT; 512]);
+    assert!(!frames.is_empty() && honest, "other frames were sent than were to be, over and over");
+    check::witness(&run);
 }
 
 /// Each row says from where it follows, and the rows have names of their own. Prints how many cases there are.
@@ -95,7 +106,7 @@ fn every_row_names_its_clause() {
         assert!(cases.iter().all(|case| !case.clauses().0.is_empty() && !case.clauses().1.is_empty()));
         total += 2 * cases.len();
     }
-    let (messages, behaviours) = (MESSAGES.len(), 2 * BEHAVIOURS);
+    let (messages, behaviours) = (MESSAGES.len(), 2 * BEHAVIOURS + FLOODS);
     let all = total + messages + behaviours;
     // Standard error, past the capture of tests that pass: the number of cases is a figure of each run.
     let line = format!(

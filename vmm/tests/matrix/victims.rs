@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The machine of a run: devices to attack, in one pool, and one that nobody attacks, in a pool before it.
 
-use cvmm_hostile::table::{CASES_PER_DEVICE, Case, Kind, cases};
+use cvmm_hostile::table::{CASES_PER_DEVICE, Case, DISK_PATTERN, Kind, cases, feed};
+
+use super::check::DISK_BYTES;
 
 /// Devices to attack: so many on either transport.
 #[derive(Clone, Copy, Default)]
@@ -11,11 +13,16 @@ pub struct Victims {
     pub nets: usize,
     /// Pairs of queues of each network device.
     pub pairs: usize,
+    /// Disks for a queue that feeds itself.
+    pub feed: bool,
     /// `--spec plan`: the driver must accept the feature bit, and the registers name the pool.
     pub plan: bool,
 }
 
 impl Victims {
+    /// For what is wrong without an address.
+    pub const OF_BEHAVIOUR: Self = Self { disks: 1, rngs: 1, nets: 0, pairs: 1, feed: true, plan: false };
+
     /// Enough for the cases of a device type.
     pub fn of(kind: Kind, indirect: bool) -> Self {
         let all: Vec<Case> = cases(kind, indirect).collect();
@@ -39,10 +46,25 @@ impl Victims {
         2 * self.nets
     }
 
+    /// What is on each disk: the pattern, and where a queue is to feed itself, what it does that with.
+    pub fn contents(&self) -> Vec<u8> {
+        let mut contents = vec![DISK_PATTERN; DISK_BYTES];
+        if self.feed {
+            for number in 0..feed::SECTORS {
+                let mut sector = [DISK_PATTERN; 512];
+                sector[..10].copy_from_slice(&feed::sector(number));
+                contents.extend(sector);
+            }
+        }
+        contents
+    }
+
     /// Options of `cvmm run`, with these names for images and taps.
     pub fn options(&self, image: impl Fn(usize) -> String, tap: impl Fn(usize) -> String) -> Vec<String> {
         let mut options: Vec<String> = [
             "--mem=36M",
+            // The second one begins when a case takes two.
+            "--cpus=2",
             // One after the other, and private memory before and behind them. Each device is bound to its pool, since with the
             // plan's text one that uses the default pool has no reference to it.
             "--pool=size=2M,base=16M,name=witness",

@@ -12,7 +12,7 @@ use core::arch::global_asm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use cvmm_hostile::guest::{Hardware, Machine, Uart, run};
+use cvmm_hostile::guest::{Hardware, Machine, START, Uart, run, work};
 
 global_asm!(
     ".globl _start",
@@ -68,6 +68,65 @@ global_asm!(
     main = sym main,
 );
 
+// Where a second CPU begins (Intel SDM 3A, 9.4.3), once `guest::second` has copied it to START: 16 bits, 32 bits, 64 bits, and level
+// 3, without a task state, since it uses no port.
+global_asm!(
+    ".globl hostile_second, hostile_second_end",
+    ".code16",
+    "hostile_second:",
+    ".byte 0x2e, 0x0f, 0x01, 0x16", // lgdt cs:
+    ".word hostile_second_pointer - hostile_second",
+    "mov eax, cr0",
+    "or al, 1",
+    "mov cr0, eax",
+    ".byte 0x66, 0xea", // jmp far
+    ".long {start} + hostile_second_32 - hostile_second",
+    ".word 8",
+    ".code32",
+    "hostile_second_32:",
+    "mov ax, 16",
+    "mov ds, ax",
+    "mov ss, ax",
+    "mov eax, cr4",
+    "or eax, 0x620", // PAE, and as above
+    "mov cr4, eax",
+    "mov eax, offset hostile_pml4",
+    "mov cr3, eax",
+    "mov ecx, 0xc0000080", // EFER: long mode
+    "rdmsr",
+    "or eax, 0x100",
+    "wrmsr",
+    "mov eax, 0x80000011", // paging
+    "mov cr0, eax",
+    ".byte 0xea",
+    ".long {start} + hostile_second_64 - hostile_second",
+    ".word 0x18",
+    ".code64",
+    "hostile_second_64:",
+    "lgdt [hostile_gdt_pointer]",
+    "mov esp, offset hostile_second_stack_end - 8",
+    "mov eax, esp",
+    "push 0x23",
+    "push rax",
+    "push 0x3002",
+    "push 0x1b",
+    "mov eax, offset {main}",
+    "push rax",
+    "iretq",
+    ".balign 8",
+    "hostile_second_gdt: .quad 0, 0x00cf9b000000ffff, 0x00cf93000000ffff, 0x00af9b000000ffff",
+    "hostile_second_pointer: .word 31",
+    ".long {start} + hostile_second_gdt - hostile_second",
+    "hostile_second_end:",
+    ".bss",
+    ".balign 16",
+    ".fill 0x4000",
+    "hostile_second_stack_end:",
+    ".text",
+    start = const START,
+    main = sym second_main,
+);
+
 // What compiled code calls and a C library would have.
 global_asm!(
     ".globl memcpy, memset, memcmp, bcmp",
@@ -95,7 +154,24 @@ global_asm!(
 extern "C" fn main(zero_page: u64) -> ! {
     // SAFETY: the tables above map memory to itself, the entry set the I/O privilege level, and this program ends
     // below 8 MiB.
-    run(unsafe { Hardware::of_this_machine() }, zero_page)
+    run(unsafe { Hardware::of_this_machine() }, zero_page, second())
+}
+
+/// The second CPU's first code.
+fn second() -> &'static [u8] {
+    unsafe extern "C" {
+        #[link_name = "hostile_second"]
+        static START: u8;
+        #[link_name = "hostile_second_end"]
+        static END: u8;
+    }
+    let (start, end) = (&raw const START, &raw const END);
+    // SAFETY: the code is between the two symbols.
+    unsafe { core::slice::from_raw_parts(start, end.addr() - start.addr()) }
+}
+
+extern "C" fn second_main() -> ! {
+    work()
 }
 
 #[panic_handler]

@@ -90,7 +90,7 @@ impl Bench {
     pub(super) fn finish(&self, device: &Device, setup: &Setup) -> Result {
         self.wait(setup.used, 1)?;
         let (places, request) = (self.places(device), setup.request);
-        let table = setup.indirect.map_or(setup.queue_table, |(_, table)| table);
+        let table = setup.chain();
         let [data, status] = data_and_status(&table, request, &places);
         let written: u32 = self.hardware.read(setup.used + 8);
         let expected = match request {
@@ -205,7 +205,7 @@ impl Bench {
         for address in words(self.pool) {
             self.hardware.write(address, 0u64);
         }
-        let table = setup.indirect.map_or(setup.queue_table, |(_, table)| table);
+        let table = setup.chain();
         let places = self.places(device);
         if matches!(setup.request, Request::Read | Request::Write) {
             // type and sector (virtio 1.3, 5.2.6)
@@ -275,8 +275,13 @@ impl Bench {
 
     /// Waits until the used ring has this index.
     pub(super) fn wait(&self, used: u64, index: u16) -> Result {
+        self.wait_until(|| self.hardware.read::<u16>(used + 2) == index)
+    }
+
+    /// Waits until the device has got so far.
+    pub(super) fn wait_until(&self, served: impl Fn() -> bool) -> Result {
         for _ in 0..PATIENCE {
-            if self.hardware.read::<u16>(used + 2) == index {
+            if served() {
                 fence(Ordering::SeqCst);
                 return Ok(());
             }

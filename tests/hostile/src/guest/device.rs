@@ -210,22 +210,29 @@ impl Device {
 
     /// Writes the registers that say where the queue is, each address in halves.
     pub(super) fn place_queue(&self, setup: &Setup) {
-        let hardware = self.hardware;
         match self.pci {
-            Some(pci) => {
-                hardware.write(pci.common + common::QUEUE_SELECT, self.queue);
-                hardware.write(pci.common + common::QUEUE_SIZE, QUEUE_SIZE);
-            }
-            None => {
-                hardware.write(self.registers + mmio::QUEUE_SELECT, u32::from(self.queue));
-                hardware.write(self.registers + mmio::QUEUE_SIZE, u32::from(QUEUE_SIZE));
-            }
+            Some(pci) => self.hardware.write(pci.common + common::QUEUE_SELECT, self.queue),
+            None => self.hardware.write(self.registers + mmio::QUEUE_SELECT, u32::from(self.queue)),
         }
+        self.size_queue(QUEUE_SIZE);
         for (area, address) in [setup.descriptors, setup.available, setup.used].into_iter().enumerate() {
             for high in [false, true] {
                 self.place_half(area, address, high);
             }
         }
+    }
+
+    /// Writes the size of the queue that is selected.
+    pub(super) fn size_queue(&self, size: u16) {
+        match self.pci {
+            Some(pci) => self.hardware.write(pci.common + common::QUEUE_SIZE, size),
+            None => self.hardware.write(self.registers + mmio::QUEUE_SIZE, u32::from(size)),
+        }
+    }
+
+    /// The size of the queue that is selected, where it can be read (virtio 1.3, 4.1.4.3).
+    pub(super) fn queue_size(&self) -> Option<u16> {
+        self.pci.map(|pci| self.hardware.read(pci.common + common::QUEUE_SIZE))
     }
 
     /// Writes one half of the address of the descriptor table (0), the available ring (1) or the used ring (2).

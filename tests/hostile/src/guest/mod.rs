@@ -6,6 +6,7 @@
 mod behaviour;
 mod bench;
 mod device;
+mod flood;
 mod hardware;
 mod machine;
 mod matrix;
@@ -13,14 +14,18 @@ mod messages;
 mod orders;
 mod pci;
 mod rfc;
+mod second;
 mod uart;
 
 use crate::table::Kind;
+use second::Second;
 
 pub use behaviour::BEHAVIOURS;
+pub use flood::FLOODS;
 pub use hardware::Hardware;
 pub use machine::Machine;
 pub use rfc::RFC_CASES;
+pub use second::{START, work};
 pub use uart::Uart;
 
 /// `blk,plain`, `blk,indirect` and so on.
@@ -31,13 +36,14 @@ fn cases_of(scenario: &str) -> Option<(Kind, bool)> {
 }
 
 /// Runs the scenario that the command line names, tells of it on the console, and powers off.
-pub fn run(hardware: Hardware, zero_page: u64) -> ! {
+pub fn run(hardware: Hardware, zero_page: u64, second: &'static [u8]) -> ! {
     use core::fmt::Write;
     let Some(machine) = Machine::find(hardware, zero_page) else { hardware.crash() };
     let mut uart = Uart::new(hardware, machine.uart);
     let done = match machine.scenario("matrix") {
-        Some("behaviour") => behaviour::run(&machine, &mut uart),
+        Some("behaviour") => behaviour::run(&machine, &mut uart, Second::new(hardware, second)),
         Some("messages") => messages::run(&machine, &mut uart),
+        Some("flood") => flood::run(&machine, &mut uart, Second::new(hardware, second)),
         Some("rfc") => rfc::run(&machine, &mut uart),
         Some("orders") => orders::run(&machine, &mut uart),
         Some(scenario) => match cases_of(scenario) {

@@ -76,6 +76,11 @@ impl Setup {
         setup
     }
 
+    /// What is in the table that has the buffers.
+    pub fn chain(&self) -> Table {
+        self.indirect.map_or(self.queue_table, |(_, table)| table)
+    }
+
     /// The table that has the buffers.
     pub fn buffers(&mut self) -> &mut Table {
         self.indirect.as_mut().map_or(&mut self.queue_table, |(_, table)| table)

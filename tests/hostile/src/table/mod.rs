@@ -5,6 +5,7 @@
 //! What is expected of a case follows from the clauses that its rows name, and from nothing that cvmm does.
 
 pub mod case;
+pub mod feed;
 pub mod malformed;
 pub mod message;
 pub mod subject;

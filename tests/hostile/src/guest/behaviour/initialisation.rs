@@ -3,6 +3,7 @@
 
 use super::{Result, Row, Stage, ensure};
 use crate::guest::device::{ACCESS_PLATFORM, ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK, VERSION_1};
+use crate::table::QUEUE_SIZE;
 use crate::table::case::Setup;
 
 pub(super) const ROWS: &[Row] = &[
@@ -56,6 +57,16 @@ pub(super) const ROWS: &[Row] = &[
         name: "queue-moved-while-running",
         clause: "virtio 1.3, 4.1.4.3.2 and 4.2.2.2: no change while the queue is enabled",
         run: |stage| moved(stage, true),
+    },
+    Row {
+        name: "queue-resized-while-enabled",
+        clause: "virtio 1.3, 4.1.4.3.2 and 4.2.2.2: no change while the queue is enabled",
+        run: |stage| resized(stage, false),
+    },
+    Row {
+        name: "queue-resized-while-running",
+        clause: "virtio 1.3, 4.1.4.3.2 and 4.2.2.2: no change while the queue is enabled",
+        run: |stage| resized(stage, true),
     },
     Row {
         name: "queue-set-up-after-driver-ok",
@@ -114,6 +125,33 @@ fn refused(stage: &mut Stage<'_>, features: &[u64]) -> Result {
         device.start();
         ensure(device.status() & DRIVER_OK == 0, "DRIVER_OK was taken")?;
         ensure(!device.enable_queue(&stage.honest()), "a queue was enabled")?;
+    }
+    Ok(())
+}
+
+/// The queue keeps its size: none, smaller, no power of two, larger, larger than any.
+fn resized(stage: &mut Stage<'_>, running: bool) -> Result {
+    let (device, hardware, honest) = (stage.device, stage.machine.hardware, stage.honest());
+    for size in [0, 1, 4, 7, 16, 256, 0x8000, u16::MAX] {
+        ensure(device.reset() && device.negotiate(false), "the device does not start")?;
+        stage.bench.prepare(&device, &honest);
+        ensure(device.enable_queue(&honest), "a queue in the pool was not enabled")?;
+        if running {
+            device.start();
+        }
+        device.size_queue(size);
+        ensure(device.queue_size().is_none_or(|size| size == QUEUE_SIZE), "the size was changed")?;
+        device.enable();
+        device.start();
+        // More than once around a ring of any of these sizes that is a small one.
+        for round in 1..=2 * QUEUE_SIZE + 1 {
+            hardware.write(honest.available + 2, round);
+            device.notify();
+            stage.bench.wait(honest.used, round)?;
+            let slot = honest.used + 4 + 8 * u64::from((round - 1) % QUEUE_SIZE);
+            ensure(hardware.read::<u64>(slot) == 513 << 32, "the used element is not in its place")?;
+            hardware.write(slot, u64::MAX);
+        }
     }
     Ok(())
 }

@@ -7,9 +7,7 @@ use crate::table::case::Setup;
 use crate::table::{QUEUE_SIZE, Request};
 
 /// How often each is tried: it depends on time what is met.
-const ROUNDS: u32 = 50;
-/// Changes between two looks at the device.
-const CHANGES: u32 = 5_000;
+pub(super) const ROUNDS: u32 = 50;
 
 pub(super) const ROWS: &[Row] = &[
     Row {
@@ -111,22 +109,19 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
-/// Writes one word of memory and then another, again and again while the device works. It serves or refuses.
+/// The second CPU writes one word of memory and then another, again and again while the device works. It serves or refuses.
 fn changing(stage: &mut Stage<'_>, honest: &Setup, indirect: bool, at: u64, words: [u64; 2]) -> Result {
-    let (device, hardware) = (stage.device, stage.machine.hardware);
-    for _ in 0..ROUNDS {
-        ensure(stage.bench.submit(&device, honest, indirect)?, "a queue in the pool was not enabled")?;
-        let mut turns = 0;
-        while hardware.read::<u16>(honest.used + 2) == 0 && device.status() & NEEDS_RESET == 0 {
-            for _ in 0..CHANGES {
-                hardware.write(at, words[1]);
-                hardware.write(at, words[0]);
-            }
-            turns += 1;
-            ensure(turns < 10_000, "neither served nor refused")?;
+    let (device, hardware, second) = (stage.device, stage.machine.hardware, stage.second);
+    let change = || words.into_iter().rev().for_each(|word| hardware.write(at, word));
+    second.during(&change, || {
+        for _ in 0..ROUNDS {
+            ensure(stage.bench.submit(&device, honest, indirect)?, "a queue in the pool was not enabled")?;
+            let served = || hardware.read::<u16>(honest.used + 2) != 0;
+            let ended = || served() || device.status() & NEEDS_RESET != 0;
+            stage.bench.wait_until(ended).map_err(|_| "neither served nor refused")?;
+            ensure(device.reset(), "not reset")?;
+            stage.bench.private_is_unchanged()?;
         }
-        ensure(device.reset(), "not reset")?;
-        stage.bench.private_is_unchanged()?;
-    }
-    Ok(())
+        Ok(())
+    })
 }

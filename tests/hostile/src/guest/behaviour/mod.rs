@@ -2,9 +2,11 @@
 //! What a hostile driver does beside wrong addresses. After each of these private memory is as it was, another device
 //! goes on, and the device serves once it is reset.
 
+mod chains;
 mod initialisation;
 mod memory;
 mod msix;
+mod race;
 mod registers;
 
 use core::fmt::Write;
@@ -12,6 +14,7 @@ use core::fmt::Write;
 use super::bench::{Bench, Result};
 use super::device::Device;
 use super::machine::Machine;
+use super::second::Second;
 use super::uart::Uart;
 use crate::table::case::Setup;
 use crate::table::{Kind, Places, Request};
@@ -22,6 +25,7 @@ struct Stage<'a> {
     bench: &'a mut Bench,
     /// A disk.
     device: Device,
+    second: Second,
 }
 
 /// A row.
@@ -33,20 +37,31 @@ struct Row {
 }
 
 /// All of them.
-const ROWS: [&[Row]; 4] = [initialisation::ROWS, memory::ROWS, msix::ROWS, registers::ROWS];
+const ROWS: [&[Row]; 6] =
+    [chains::ROWS, initialisation::ROWS, memory::ROWS, msix::ROWS, race::ROWS, registers::ROWS];
 
 /// How many there are.
-pub const BEHAVIOURS: usize =
-    initialisation::ROWS.len() + memory::ROWS.len() + msix::ROWS.len() + registers::ROWS.len();
+pub const BEHAVIOURS: usize = {
+    let (mut total, mut part) = (0, 0);
+    while part < ROWS.len() {
+        total += ROWS[part].len();
+        part += 1;
+    }
+    total
+};
 
 /// Puts the first disk on either transport through all rows. Returns how many there were.
-pub(super) fn run(machine: &Machine, uart: &mut Uart) -> core::result::Result<u32, &'static str> {
+pub(super) fn run(
+    machine: &Machine,
+    uart: &mut Uart,
+    second: Second,
+) -> core::result::Result<u32, &'static str> {
     let mut bench = Bench::new(machine)?;
     let mut done = 0;
     for pci in [false, true] {
         let device = bench.victims(machine, Kind::Blk, pci).next().ok_or("there is no disk")?;
         for row in ROWS.into_iter().flatten() {
-            let mut stage = Stage { machine, bench: &mut bench, device };
+            let mut stage = Stage { machine, bench: &mut bench, device, second };
             let _ = match (row.run)(&mut stage).and_then(|()| stage.recovers()) {
                 Ok(()) => writeln!(uart, "ok {}", row.name),
                 Err(why) => writeln!(uart, "FAILED {} pci={pci}: {why} ({})", row.name, row.clause),

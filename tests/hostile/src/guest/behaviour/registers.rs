@@ -7,6 +7,8 @@ use crate::guest::{Hardware, pci};
 /// Where no device is, whatever the machine has: above RAM, between windows, above the last one.
 const UNASSIGNED: [u64; 7] =
     [0x0300_0000, 0xa000_0000, 0xbfff_f000, 0xcfff_f000, 0xd0ff_f000, 0xd100_3000, 0xfed0_0000];
+/// Where a BAR can be and no BAR is: below the memory of devices, which is at the end of the window.
+pub(super) const FREE: u64 = 0xc800_0000;
 /// Configuration space of PCI, as memory.
 const ECAM: u64 = 0xe000_0000;
 /// The keyboard controller, which resets the machine, and the configuration ports of PCI.
