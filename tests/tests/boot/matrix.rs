@@ -23,7 +23,8 @@ fn disks_with_indirect_tables_and_event_indices() {
 
 #[test]
 fn messages_of_msix_table_entries() {
-    check::messages(&boot("matrix=messages", Victims { rngs: 1, ..Victims::default() }));
+    check::messages(&boot("matrix=rng,messages", Victims::one(Kind::Rng)));
+    check::messages(&boot("matrix=blk,messages", Victims::one(Kind::Blk)));
 }
 
 #[test]

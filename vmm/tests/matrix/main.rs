@@ -70,7 +70,15 @@ fn blk_by_the_plan() {
 
 #[test]
 fn messages_of_msix_table_entries() {
-    let Some(run) = guest::boot("matrix=messages", Victims { rngs: 1, ..Victims::default() }) else { return };
+    for (scenario, kind) in [("matrix=blk,messages", Kind::Blk), ("matrix=rng,messages", Kind::Rng)] {
+        let Some(run) = guest::boot(scenario, Victims::one(kind)) else { return };
+        check::messages(&run);
+    }
+}
+
+#[test]
+fn messages_of_net() {
+    let Some(run) = guest::boot("matrix=net,messages", Victims::one(Kind::Net)) else { return };
     check::messages(&run);
 }
 
@@ -84,9 +92,7 @@ fn behaviour_beyond_addresses() {
 /// tests/hostile/src/guest/flood.rs, for network devices.
 #[test]
 fn floods_of_net() {
-    let Some(run) = guest::boot("matrix=flood", Victims { nets: 1, pairs: 2, ..Victims::default() }) else {
-        return;
-    };
+    let Some(run) = guest::boot("matrix=flood", Victims::one(Kind::Control)) else { return };
     check::console(&run, FLOODS);
     let frames = run.frames.as_ref().unwrap();
     let honest = frames.iter().all(|frame| *frame == [SENT; 512]);
@@ -106,7 +112,8 @@ fn every_row_names_its_clause() {
         assert!(cases.iter().all(|case| !case.clauses().0.is_empty() && !case.clauses().1.is_empty()));
         total += 2 * cases.len();
     }
-    let (messages, behaviours) = (MESSAGES.len(), 2 * BEHAVIOURS + FLOODS);
+    // Messages of each type of device.
+    let (messages, behaviours) = (3 * MESSAGES.len(), 2 * BEHAVIOURS + FLOODS);
     let all = total + messages + behaviours;
     // Standard error, past the capture of tests that pass: the number of cases is a figure of each run.
     let line = format!(

@@ -26,7 +26,15 @@ impl Victims {
     /// Enough for the cases of a device type.
     pub fn of(kind: Kind, indirect: bool) -> Self {
         let all: Vec<Case> = cases(kind, indirect).collect();
-        let count = all.chunks(CASES_PER_DEVICE).count();
+        Self::so_many(kind, all.chunks(CASES_PER_DEVICE).count())
+    }
+
+    /// One device of this type, on either transport.
+    pub fn one(kind: Kind) -> Self {
+        Self::so_many(kind, 1)
+    }
+
+    fn so_many(kind: Kind, count: usize) -> Self {
         let none = Self { pairs: 1, ..Self::default() };
         match kind {
             Kind::Blk => Self { disks: count, ..none },

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The registers of a virtio device, over either transport.
 
-use super::Hardware;
+use super::{Hardware, pci};
 use crate::table::case::Setup;
 use crate::table::{Kind, QUEUE_SIZE};
 
@@ -28,18 +28,23 @@ pub(super) const PATIENCE: u32 = 50_000;
 
 /// Offsets of virtio-mmio registers (virtio 1.3, 4.2.2).
 mod mmio {
+    pub(super) const MAGIC: u64 = 0x000;
+    pub(super) const VERSION: u64 = 0x004;
     pub(super) const DEVICE_ID: u64 = 0x008;
+    pub(super) const VENDOR_ID: u64 = 0x00c;
     pub(super) const DEVICE_FEATURES: u64 = 0x010;
     pub(super) const DEVICE_FEATURES_SELECT: u64 = 0x014;
     pub(super) const DRIVER_FEATURES: u64 = 0x020;
     pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x024;
     pub(super) const QUEUE_SELECT: u64 = 0x030;
+    pub(super) const QUEUE_SIZE_MAX: u64 = 0x034;
     pub(super) const QUEUE_SIZE: u64 = 0x038;
     pub(super) const QUEUE_READY: u64 = 0x044;
     pub(super) const QUEUE_NOTIFY: u64 = 0x050;
     pub(super) const INTERRUPT_STATUS: u64 = 0x060;
     pub(super) const STATUS: u64 = 0x070;
     pub(super) const AREAS: [u64; 3] = [0x080, 0x090, 0x0a0];
+    pub(super) const CONFIG: u64 = 0x100;
     /// resources/review/step4.md: address and length, in halves.
     pub(super) const RESTRICTED_DMA: [u64; 4] = [0x0d0, 0x0d4, 0x0d8, 0x0dc];
 }
@@ -50,6 +55,7 @@ mod common {
     pub(super) const DEVICE_FEATURES: u64 = 0x04;
     pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x08;
     pub(super) const DRIVER_FEATURES: u64 = 0x0c;
+    pub(super) const NUM_QUEUES: u64 = 0x12;
     pub(super) const STATUS: u64 = 0x14;
     pub(super) const QUEUE_SELECT: u64 = 0x16;
     pub(super) const QUEUE_SIZE: u64 = 0x18;
@@ -68,6 +74,8 @@ pub(super) struct Pci {
     pub(super) notify: u64,
     pub(super) multiplier: u32,
     pub(super) isr: u64,
+    /// Device-specific configuration.
+    pub(super) config: u64,
     /// MSI-X table, pending bits, and number of vectors.
     pub(super) table: u64,
     pub(super) pending: u64,
@@ -108,6 +116,55 @@ impl Device {
     /// Whether this device's registers are where they were: on mmio, what tells which device it is.
     pub(super) fn answers(&self) -> bool {
         self.is_pci() || self.hardware.read::<u32>(self.registers + mmio::DEVICE_ID) == self.id
+    }
+
+    /// What a driver can't change, of a device that was just reset: who it is, what it offers, its queue 0, its configuration.
+    pub(super) fn constants(&self) -> [u32; 9] {
+        let (hardware, registers) = (self.hardware, self.registers);
+        let features = |base, select, features| {
+            [0u32, 1].map(|half| {
+                hardware.write(base + select, half);
+                hardware.read::<u32>(base + features)
+            })
+        };
+        let (config, [low, high], [a, b, c, d, e]) = match self.pci {
+            Some(pci) => {
+                hardware.write(pci.common + common::QUEUE_SELECT, 0u16);
+                let field = |offset| u32::from(hardware.read::<u16>(pci.common + offset));
+                let registers = [common::NUM_QUEUES, common::QUEUE_SIZE, common::QUEUE_NOTIFY_OFF].map(field);
+                let [queues, size, notify] = registers;
+                let offered = features(pci.common, common::DEVICE_FEATURES_SELECT, common::DEVICE_FEATURES);
+                (pci.config, offered, [pci::identity(hardware, &pci), queues, size, notify, 0])
+            }
+            None => {
+                hardware.write(registers + mmio::QUEUE_SELECT, 0u32);
+                let all =
+                    [mmio::MAGIC, mmio::VERSION, mmio::DEVICE_ID, mmio::VENDOR_ID, mmio::QUEUE_SIZE_MAX];
+                let offered = features(registers, mmio::DEVICE_FEATURES_SELECT, mmio::DEVICE_FEATURES);
+                (registers + mmio::CONFIG, offered, all.map(|offset| hardware.read(registers + offset)))
+            }
+        };
+        [a, b, c, d, e, low, high, hardware.read(config), hardware.read(config + 4)]
+    }
+
+    /// Where the device-specific configuration is, which has accesses of any width.
+    pub(super) fn config(&self) -> u64 {
+        self.pci.map_or(self.registers + mmio::CONFIG, |pci| pci.config)
+    }
+
+    /// The device as it is once its BAR is at `registers`.
+    pub(super) fn moved(&self, registers: u64) -> Self {
+        let there = |at: u64| at.wrapping_sub(self.registers).wrapping_add(registers);
+        let pci = self.pci.map(|pci| Pci {
+            common: there(pci.common),
+            notify: there(pci.notify),
+            isr: there(pci.isr),
+            config: there(pci.config),
+            table: there(pci.table),
+            pending: there(pci.pending),
+            ..pci
+        });
+        Self { registers, pci, ..*self }
     }
 
     /// The same device, to be used as one of this type.

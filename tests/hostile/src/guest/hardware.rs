@@ -11,6 +11,38 @@ impl Word for u16 {}
 impl Word for u32 {}
 impl Word for u64 {}
 
+/// What is read from a port and written to it at once.
+pub trait PortWord: Word {
+    /// Writes it to a port.
+    fn write(self, hardware: Hardware, port: u16);
+    /// Reads it from a port.
+    fn read(hardware: Hardware, port: u16) -> Self;
+}
+
+macro_rules! port_words {
+    ($($type:ty, $register:tt, $out:literal, $in:literal;)*) => {$(
+        impl PortWord for $type {
+            fn write(self, _: Hardware, port: u16) {
+                // SAFETY: a port is no memory of ours.
+                unsafe { asm!($out, in("dx") port, in($register) self, options(nomem, nostack)) }
+            }
+
+            fn read(_: Hardware, port: u16) -> Self {
+                let value: Self;
+                // SAFETY: as above.
+                unsafe { asm!($in, in("dx") port, out($register) value, options(nomem, nostack)) };
+                value
+            }
+        }
+    )*};
+}
+
+port_words! {
+    u8, "al", "out dx, al", "in al, dx";
+    u16, "ax", "out dx, ax", "in ax, dx";
+    u32, "eax", "out dx, eax", "in eax, dx";
+}
+
 /// The machine's memory, mapped to itself up to 4 GiB, and its ports.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware(());
@@ -51,17 +83,13 @@ impl Hardware {
     }
 
     /// Writes `value` to a port.
-    pub fn port_write(self, port: u16, value: u32) {
-        // SAFETY: a port is no memory of ours.
-        unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack)) }
+    pub fn port_write<T: PortWord>(self, port: u16, value: T) {
+        value.write(self, port);
     }
 
     /// Reads a port.
-    pub fn port_read(self, port: u16) -> u32 {
-        let value: u32;
-        // SAFETY: a port is no memory of ours.
-        unsafe { asm!("in eax, dx", in("dx") port, out("eax") value, options(nomem, nostack)) };
-        value
+    pub fn port_read<T: PortWord>(self, port: u16) -> T {
+        T::read(self, port)
     }
 
     /// Ends by an exception that nobody handles.

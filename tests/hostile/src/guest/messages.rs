@@ -11,13 +11,13 @@ use super::uart::Uart;
 use crate::table::case::Setup;
 use crate::table::{Kind, MESSAGES, Message, Request};
 
-/// Puts the first rng on PCI through all of them. Returns how many there were.
-pub(super) fn run(machine: &Machine, uart: &mut Uart) -> core::result::Result<u32, &'static str> {
+/// Puts the first device of this type on PCI through all of them. Returns how many there were.
+pub(super) fn run(machine: &Machine, uart: &mut Uart, kind: Kind) -> core::result::Result<u32, &'static str> {
     let mut bench = Bench::new(machine)?;
-    let device = bench.victims(machine, Kind::Rng, true).next().ok_or("there is no device on PCI")?;
+    let device = bench.victims(machine, kind, true).next().ok_or("there is no device on PCI")?;
     let mut done = 0;
     for message in MESSAGES {
-        let _ = match attempt(machine, &mut bench, &device, message) {
+        let _ = match attempt(machine, &mut bench, &device, kind.request(), message) {
             Ok(()) => writeln!(uart, "ok {done}"),
             Err(why) => writeln!(uart, "FAILED {}: {why}", message.name),
         };
@@ -26,11 +26,17 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> core::result::Result<u3
     Ok(done)
 }
 
-fn attempt(machine: &Machine, bench: &mut Bench, device: &Device, message: &Message) -> Result {
+fn attempt(
+    machine: &Machine,
+    bench: &mut Bench,
+    device: &Device,
+    request: Request,
+    message: &Message,
+) -> Result {
     let hardware = machine.hardware;
     let structures = device.pci_structures().ok_or("no device on PCI")?;
     let places = bench.places(device);
-    let honest = Setup::honest(&places, Request::Random, false);
+    let honest = Setup::honest(&places, request, false);
     if !(device.reset() && device.negotiate(false)) {
         return Err("the device does not start");
     }

@@ -49,6 +49,7 @@ pub(super) fn device(hardware: Hardware, function: u32, mut pool: Option<(u64, u
                 1 => pci.common = place,
                 2 => (pci.notify, pci.multiplier) = (place, read(hardware, function, at + 16)),
                 3 => pci.isr = place,
+                4 => pci.config = place,
                 // VIRTIO_PCI_CAP_SWIOTLB (RFC of April 2025, 3/3), in BAR 2.
                 10 => {
                     let memory = u64::from(read(hardware, function, BAR2) & !0xf)
@@ -67,6 +68,11 @@ pub(super) fn device(hardware: Hardware, function: u32, mut pool: Option<(u64, u
         at = head >> 8 & 0xff;
     }
     Some(Device::pci(hardware, bar, id, pool?, pci))
+}
+
+/// Vendor and device ID.
+pub(super) fn identity(hardware: Hardware, pci: &Pci) -> u32 {
+    read(hardware, pci.function, ID)
 }
 
 /// Switches MSI-X on or off.

@@ -8,6 +8,7 @@ mod memory;
 mod msix;
 mod race;
 mod registers;
+mod unassigned;
 
 use core::fmt::Write;
 
@@ -37,8 +38,15 @@ struct Row {
 }
 
 /// All of them.
-const ROWS: [&[Row]; 6] =
-    [chains::ROWS, initialisation::ROWS, memory::ROWS, msix::ROWS, race::ROWS, registers::ROWS];
+const ROWS: [&[Row]; 7] = [
+    chains::ROWS,
+    initialisation::ROWS,
+    memory::ROWS,
+    msix::ROWS,
+    race::ROWS,
+    registers::ROWS,
+    unassigned::ROWS,
+];
 
 /// How many there are.
 pub const BEHAVIOURS: usize = {

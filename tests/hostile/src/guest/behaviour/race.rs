@@ -115,9 +115,11 @@ pub(super) const ROWS: &[Row] = &[
                 device.status();
             };
             let places = [registers::FREE, device.registers];
+            ensure(device.reset(), "not reset")?;
             stage.second.during(&use_it, || {
                 for place in places.into_iter().cycle().take(40) {
                     pci::move_bar(stage.machine.hardware, &pci, place, true);
+                    ensure(device.moved(place).status() == 0, "it does not answer where its BAR is")?;
                     stage.bench.witness()?;
                 }
                 Ok(())

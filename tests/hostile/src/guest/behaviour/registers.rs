@@ -1,55 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Accesses of all widths to all that is there, and to what is not.
+//! Accesses of all widths to all that is there, and BARs in all places.
 
-use super::{Row, ensure};
+use super::{Result, Row, ensure};
+use crate::guest::device::{ACKNOWLEDGE, Device};
 use crate::guest::{Hardware, pci};
 
-/// Where no device is, whatever the machine has: above RAM, between windows, above the last one.
-const UNASSIGNED: [u64; 7] =
-    [0x0300_0000, 0xa000_0000, 0xbfff_f000, 0xcfff_f000, 0xd0ff_f000, 0xd100_3000, 0xfed0_0000];
 /// Where a BAR can be and no BAR is: below the memory of devices, which is at the end of the window.
 pub(super) const FREE: u64 = 0xc800_0000;
 /// Configuration space of PCI, as memory.
 const ECAM: u64 = 0xe000_0000;
-/// The keyboard controller, which resets the machine, and the configuration ports of PCI.
-const PORTS_IN_USE: [u16; 3] = [0x64, 0xcf8, 0xcfc];
-
 pub(super) const ROWS: &[Row] = &[
     Row {
-        name: "unassigned-memory",
-        clause: "PCI 3.0, 3.3.3.1: what nobody answers reads as ones, and writes are lost",
-        run: |stage| {
-            let hardware = stage.machine.hardware;
-            for at in UNASSIGNED {
-                hardware.write(at, 0u64);
-                hardware.write(at + 8, 0u8);
-                ensure(hardware.read::<u8>(at + 1) == u8::MAX, "8 bits")?;
-                ensure(hardware.read::<u16>(at + 2) == u16::MAX, "16 bits")?;
-                ensure(hardware.read::<u32>(at) == u32::MAX, "32 bits")?;
-                ensure(hardware.read::<u64>(at) == u64::MAX, "64 bits")?;
-            }
-            Ok(())
-        },
-    },
-    Row {
-        name: "unassigned-ports",
-        clause: "PCI 3.0, 3.3.3.1: what nobody answers reads as ones, and writes are lost",
-        run: |stage| {
-            let hardware = stage.machine.hardware;
-            for port in (0..0x400).step_by(4).chain((0x400..=0xfffc).step_by(0x100)) {
-                if !PORTS_IN_USE.contains(&port) {
-                    hardware.port_write(port, 0);
-                    ensure(hardware.port_read(port) == u32::MAX, "a port")?;
-                }
-            }
-            Ok(())
-        },
-    },
-    Row {
         name: "all-widths-and-offsets",
-        clause: "virtio 1.3, 4.2.2.2 and 4.1.3.1: other widths than a field's mean nothing",
+        clause: "virtio 1.3, 4.2.2.2 and 4.1.3.1: a driver uses a field's own width, and some fields are read-only",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
+            ensure(device.reset(), "not reset")?;
+            let before = device.constants();
             let pages: &[u64] = if device.is_pci() { &[0, 1, 2, 3, 4, 5, 6, 7] } else { &[0] };
             for page in pages {
                 let length = if *page == 0 { 0x110 } else { 0x18 };
@@ -58,7 +25,21 @@ pub(super) const ROWS: &[Row] = &[
                     all_widths(hardware, at, offset);
                 }
             }
-            Ok(())
+            ensure(device.reset(), "not reset")?;
+            ensure(device.constants() == before, "what is read-only has changed")?;
+            other_widths(hardware, &device)?;
+            // Its configuration has accesses of any width.
+            let config = device.config();
+            let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| hardware.read::<u8>(config + at));
+            ensure(
+                hardware.read::<u64>(config) == u64::from_le_bytes(bytes),
+                "another configuration in 64 bits",
+            )?;
+            let [_, a, b, ..] = bytes;
+            ensure(
+                hardware.read::<u16>(config + 1) == u16::from_le_bytes([a, b]),
+                "another configuration in 16 bits",
+            )
         },
     },
     Row {
@@ -79,41 +60,134 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         name: "bar-moved",
+        clause: "PCI 3.0, 6.2.5.1: the function answers where its BAR is, and nowhere else",
+        run: |stage| {
+            let (device, hardware) = (stage.device, stage.machine.hardware);
+            let Some(structures) = device.pci_structures() else { return Ok(()) };
+            for place in [FREE, FREE + 0x8000, FREE + 0x10_0000, FREE] {
+                ensure(device.reset(), "not reset")?;
+                let constants = device.constants();
+                device.set_status(ACKNOWLEDGE);
+                pci::move_bar(hardware, &structures, place, false);
+                let there = device.moved(place);
+                let is_there =
+                    there.status() == ACKNOWLEDGE && there.reset() && there.constants() == constants;
+                let is_here = device.status() != u8::MAX;
+                // It serves where it is, with notifications there.
+                let honest = stage.honest();
+                let served = stage.bench.serve(&there, &honest, false);
+                pci::move_bar(hardware, &structures, device.registers, false);
+                ensure(is_there, "it does not answer where its BAR is")?;
+                ensure(!is_here, "it answers where its BAR was")?;
+                served?;
+                ensure(there.status() == u8::MAX, "it answers where its BAR was last")?;
+            }
+            Ok(())
+        },
+    },
+    Row {
+        name: "bar-over-others",
         clause: "PCI 3.0, 6.2.5.1: the BAR is the driver's; RAM and fixed windows stay what they are",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
             let Some(structures) = device.pci_structures() else { return Ok(()) };
             let places = stage.places();
-            let others = stage.machine.devices().filter(|other| other.registers != device.registers);
-            let others = others.map(|other| other.registers);
+            // Where the BAR goes, and what is there that says whose it is.
             let fixed = [
-                0,
-                places.private(),
-                places.data(),
-                stage.machine.uart & !0x7fff,
-                0xe000_0000,
-                0xfec0_0000,
-                0xfee0_0000,
-                0xffff_8000,
-                1 << 40,
-                u64::MAX << 15,
+                (0, 0x7000),
+                (places.private(), places.private() + 0x14),
+                (stage.machine.uart & !0x7fff, stage.machine.uart + 4),
+                (ECAM, ECAM),
+                (0xfec0_0000, 0xfec0_0010),
+                (0xfee0_0000, 0xfee0_0030),
+                (0xffff_8000, 0xffff_8014),
+                (1 << 40, places.private()),
+                (u64::MAX << 15, places.private()),
             ];
-            for address in fixed.into_iter().chain(others) {
+            let others = stage.machine.devices().filter(|other| !other.is_pci());
+            let others = others.map(|other| (other.registers & !0x7fff, other.registers + 8));
+            for (address, sign) in fixed.into_iter().chain(others) {
                 for decoding in [false, true] {
+                    ensure(device.reset(), "not reset")?;
+                    device.set_status(ACKNOWLEDGE);
+                    let before: u8 = hardware.read(sign);
                     pci::move_bar(hardware, &structures, address, decoding);
-                    hardware.write(places.data(), 0x1234_5678u32);
-                    let same = hardware.read::<u32>(places.data()) == 0x1234_5678;
+                    let same = hardware.read::<u8>(sign) == before || address == 0xffff_8000;
                     let went_on = stage.bench.witness();
                     pci::move_bar(hardware, &structures, device.registers, true);
-                    ensure(same, "the pool is no memory any more")?;
+                    ensure(same, "what was there does not answer")?;
                     went_on?;
+                    ensure(device.status() == ACKNOWLEDGE, "the device was reached")?;
                     stage.bench.private_is_unchanged()?;
                 }
             }
             Ok(())
         },
     },
+    Row {
+        name: "bar-over-the-pool",
+        clause: "PCI 3.0, 6.2.5.1: the BAR is the driver's; RAM stays what it is",
+        run: |stage| {
+            let (device, hardware) = (stage.device, stage.machine.hardware);
+            let Some(structures) = device.pci_structures() else { return Ok(()) };
+            let place = stage.places().data() & !0x7fff;
+            for decoding in [false, true] {
+                ensure(device.reset(), "not reset")?;
+                device.set_status(ACKNOWLEDGE);
+                pci::move_bar(hardware, &structures, place, decoding);
+                // Registers there would be reset by this.
+                (place..place + 0x40).for_each(|at| hardware.write(at, 0u8));
+                let zeros = (place..place + 0x40).all(|at| hardware.read::<u8>(at) == 0);
+                hardware.write(place, 0x1234_5678u32);
+                let same = hardware.read::<u32>(place) == 0x1234_5678;
+                pci::move_bar(hardware, &structures, device.registers, true);
+                ensure(zeros && same, "the pool is no memory any more")?;
+                ensure(device.status() == ACKNOWLEDGE, "the device was reached through memory")?;
+            }
+            Ok(())
+        },
+    },
 ];
+
+/// Fields of the common configuration (virtio 1.3, 4.1.4.3): offset and width. Those of 64 bits are used in halves.
+const COMMON: [(u64, u64); 19] = [
+    (0x00, 4),
+    (0x04, 4),
+    (0x08, 4),
+    (0x0c, 4),
+    (0x10, 2),
+    (0x12, 2),
+    (0x14, 1),
+    (0x15, 1),
+    (0x16, 2),
+    (0x18, 2),
+    (0x1a, 2),
+    (0x1c, 2),
+    (0x1e, 2),
+    (0x20, 4),
+    (0x24, 4),
+    (0x28, 4),
+    (0x2c, 4),
+    (0x30, 4),
+    (0x34, 4),
+];
+
+/// What is no field reads as zeros: other widths, and what straddles two.
+fn other_widths(hardware: Hardware, device: &Device) -> Result {
+    let (base, end) = device.pci_structures().map_or((device.registers, 0xf8), |pci| (pci.common, 0x38));
+    for offset in 0..end {
+        let is_field = |width| {
+            if device.is_pci() { COMMON.contains(&(offset, width)) } else { width == 4 && offset % 4 == 0 }
+        };
+        let at = base + offset;
+        let zeros = (is_field(1) || hardware.read::<u8>(at) == 0)
+            && (is_field(2) || hardware.read::<u16>(at) == 0)
+            && (is_field(4) || hardware.read::<u32>(at) == 0)
+            && hardware.read::<u64>(at) == 0;
+        ensure(zeros, "what is no field has a value")?;
+    }
+    Ok(())
+}
 
 /// Writes a pattern with each width, and reads what came of it.
 fn all_widths(hardware: Hardware, at: u64, seed: u64) {
