@@ -115,6 +115,8 @@ fn every_row_names_its_clause() {
     // Messages of each type of device.
     let (messages, behaviours) = (3 * MESSAGES.len(), 2 * BEHAVIOURS + FLOODS);
     let all = total + messages + behaviours;
+    let readme = include_str!("../../../README.md");
+    assert!(readme.contains(&format!("does so in {all} ways")), "the README has another number than {all}");
     // Standard error, past the capture of tests that pass: the number of cases is a figure of each run.
     let line = format!(
         "matrix: {all} cases: {total} of structures and places, {messages} of messages, {behaviours} of behaviour\n"
