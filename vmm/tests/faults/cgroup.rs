@@ -23,6 +23,11 @@ impl Cgroup {
             let file = ["memory.max", "memory.limit_in_bytes"].map(|file| group.0.join(file));
             let file = file.into_iter().find(|file| file.exists());
             fs::write(file.ok_or_else(|| std::io::Error::other("no limit of memory"))?, limit.to_string())?;
+            // Where the host swaps, memory is not short.
+            let swaps = fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
+            if swaps {
+                fs::write(group.0.join("memory.swap.max"), "0")?;
+            }
             Ok(group)
         };
         make().inspect_err(|error: &std::io::Error| eprintln!("not tested: a group of its own: {error}")).ok()
