@@ -257,6 +257,12 @@ impl Host {
         Peer::listen(self.client.clone(), port).map_err(|error| self.error(error))
     }
 
+    /// Whether it is still there.
+    fn answers(&self) -> bool {
+        let nothing = Request::Remove { path: self.folder.join("nothing") };
+        self.client.request(&nothing, &[]).is_ok()
+    }
+
     fn request(&self, request: &Request, bytes: &[u8]) -> Result<(Answer, Vec<u8>)> {
         self.client.request(request, bytes).map_err(|error| self.error(error))
     }

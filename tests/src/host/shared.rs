@@ -10,6 +10,7 @@ use super::{Host, Kind, best_kind};
 
 struct Pool {
     free: Vec<Host>,
+    /// Hosts that are free or lent.
     started: usize,
     /// Why there is none. The next test would only wait for the same.
     obstacle: Option<String>,
@@ -32,8 +33,14 @@ impl Deref for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // A test that failed while it had the host has cleaned up in its unwinding.
-        pool().free.extend(self.0.take());
+        // A test that failed while it had the host has cleaned up in its unwinding, unless it was the host that failed: the
+        // next test gets another one.
+        let host = self.0.take().filter(Host::answers);
+        let mut pool = pool();
+        match host {
+            Some(host) => pool.free.push(host),
+            None => pool.started -= 1,
+        }
         RETURNED.notify_one();
     }
 }
@@ -68,9 +75,10 @@ fn take(mut pool: MutexGuard<'_, Pool>) -> Result<Host, String> {
         pool = RETURNED.wait(pool).unwrap_or_else(PoisonError::into_inner);
     }
     eprintln!("lab: {why}; using {kind}");
-    pool.started += 1;
     // Others wait at the lock meanwhile: programs are built and packages installed once.
-    Host::of_kind(kind).map_err(|error| pool.obstacle.insert(format!("{error:#}")).clone())
+    let host = Host::of_kind(kind).map_err(|error| pool.obstacle.insert(format!("{error:#}")).clone())?;
+    pool.started += 1;
+    Ok(host)
 }
 
 impl Host {
@@ -83,5 +91,27 @@ impl Host {
             Ok(host) => Lent(Some(host)),
             Err(error) => panic!("there is no KVM host: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::tests::host;
+
+    /// The only test here that lends: all of a process share the pool.
+    #[test]
+    fn a_host_that_is_gone_is_not_lent_again() {
+        let lent = |host: Host| {
+            pool().started += 1;
+            drop(Lent(Some(host)));
+            let mut pool = pool();
+            pool.started -= pool.free.len();
+            (std::mem::take(&mut pool.free).len(), pool.started)
+        };
+        assert_eq!(lent(host()), (1, 0));
+        let gone = host();
+        gone.client.close();
+        assert_eq!(lent(gone), (0, 0));
     }
 }

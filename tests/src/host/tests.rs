@@ -8,7 +8,7 @@ use super::*;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn host() -> Host {
+pub(super) fn host() -> Host {
     let folder = tempfile::tempdir().unwrap();
     let tools = Tools {
         cvmm: "/bin/true".into(),
