@@ -129,7 +129,7 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
     if !options::has(options, "--kernel") {
         let tools = host.tools()?;
         let kernel = if needs_patches(options) {
-            eprintln!("lab: only the kernel with our patches finds the pool in this machine: using that");
+            eprintln!("lab: the stock kernel finds no pool in this machine: using the one with our patches");
             &tools.patched_kernel
         } else {
             &tools.kernel

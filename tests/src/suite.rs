@@ -2,7 +2,8 @@
 
 //! `cargo lab test`: every test of the project.
 
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,20 +22,51 @@ pub fn test(chosen: Option<Kind>, filter: Option<&str>) -> Result<i32> {
         host::prepare(kind)
     })?;
     stage("static programs", build::static_programs)?;
-    let status = stage("tests", || {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        Command::new(cargo)
-            .current_dir(workspace::root())
-            .args(["test", "--quiet", "--workspace", "--no-fail-fast", "--"])
-            .args(filter)
-            .env(host::KIND_VARIABLE, kind.word())
-            .stdin(Stdio::null())
-            .status()
-            .context("cannot run cargo")
-    })?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace::root()).args(["test", "--quiet", "--workspace", "--no-fail-fast", "--"]);
+    command.env(host::KIND_VARIABLE, kind.word()).stdin(Stdio::null());
+    let status = match filter {
+        None => stage("tests", || command.status().context("cannot run cargo"))?,
+        Some(filter) => {
+            let (status, run) = stage("tests", || some(command, filter))?;
+            if run == 0 && status.success() {
+                eprintln!(
+                    "lab: there is no test whose name contains '{filter}' (rows of tables are no tests)"
+                );
+                return Ok(2);
+            }
+            status
+        }
+    };
     let result = if status.success() { "all tests passed" } else { "there were failures" };
     eprintln!("lab: {result}; {} in all", seconds(started.elapsed()));
     Ok(status.code().unwrap_or(1))
+}
+
+/// Runs the tests with this in their names. Also how many they were.
+fn some(mut command: Command, filter: &str) -> Result<(ExitStatus, u64)> {
+    command.arg(filter).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot run cargo")?;
+    let mut run = 0;
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).lines().map_while(Result::ok) {
+        run += tests_in(&line).unwrap_or(0);
+        if !is_idle(&line) {
+            println!("{line}");
+        }
+    }
+    Ok((child.wait()?, run))
+}
+
+/// `running N tests`.
+fn tests_in(line: &str) -> Option<u64> {
+    line.strip_prefix("running ")?.split_once(" test")?.0.parse().ok()
+}
+
+/// What a binary prints that has no such test.
+fn is_idle(line: &str) -> bool {
+    line.is_empty() || tests_in(line) == Some(0) || line.contains(" 0 passed; 0 failed;")
 }
 
 fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -47,4 +79,23 @@ fn stage<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_counted_and_the_lines_of_none_left_out() {
+        let lines = [
+            "",
+            "running 0 tests",
+            "test result: ok. 0 passed; 0 failed; 0 ignored; 3 filtered out",
+            "running 1 test",
+            ".",
+        ];
+        assert_eq!(lines.map(is_idle), [true, true, true, false, false]);
+        assert_eq!(lines.map(tests_in), [None, Some(0), None, Some(1), None]);
+        assert_eq!(tests_in("running 52 tests"), Some(52));
+    }
 }

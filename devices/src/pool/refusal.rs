@@ -44,7 +44,7 @@ pub enum Structure {
     ReadableBuffer,
     /// A buffer that the device writes.
     WritableBuffer,
-    /// The message of an MSI-X table entry: what the device writes, and where (PCI 3.0, 6.8.2.7).
+    /// The message of an MSI-X table entry: what the device writes, and where (PCI 3.0, 6.8.2.6).
     Message,
 }
 

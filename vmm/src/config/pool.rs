@@ -64,10 +64,10 @@ pub(super) fn find(pools: &[PoolConfig], name: Option<&str>) -> std::result::Res
         Some(name) => pools
             .iter()
             .position(|pool| pool.name == name)
-            .ok_or_else(|| format!("pool: there is no pool '{name}'; there are {}", names())),
+            .ok_or_else(|| format!("pool: there is no pool '{name}'; the pools are: {}", names())),
         None => pools.iter().position(|pool| pool.default).ok_or_else(|| {
             format!(
-                "it names no pool, and none is the default one: say pool=NAME (there are {}), or mark a pool, \
+                "it names no pool, and none is the default one: say pool=NAME (the pools are: {}), or mark a pool, \
                  --pool size=SIZE,name=NAME,default",
                 names()
             )

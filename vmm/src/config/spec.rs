@@ -6,8 +6,8 @@ use cvmm_devices::virtio::RestrictedDma;
 use crate::cli::MachineArgs;
 use crate::{Error, Result};
 
-/// What one text of the proposal changes, in the description of the machine and on the wire. None of it changes what a
-/// device can reach.
+/// What one text of the proposal changes, in the description of the machine and on the wire. A device reaches its pool alone
+/// with each; on PCI, `rfc` makes that memory of its own.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Profile {
     /// As `--spec` has it.

@@ -123,7 +123,7 @@ fn wrong_options_are_named() {
         ),
         ("--pool 64M,default=1", "default takes no value ('1')"),
         ("--pool 64M --pool 2M --rng", "--rng: it names no pool, and none is the default one"),
-        ("--pool 64M --rng pool=disk", "--rng pool=disk: pool: there is no pool 'disk'; there are pool"),
+        ("--pool 64M --rng pool=disk", "--rng pool=disk: pool: there is no pool 'disk'; the pools are: pool"),
         ("--pool 64M --rng pool=", "pool: there is no pool ''"),
         ("--pool 64M --spec rfc2", "--spec rfc2: it is one of upstream, rfc, plan"),
         ("--pool 64M --feature-bit 49", "--feature-bit 49: --spec upstream has no feature bit"),

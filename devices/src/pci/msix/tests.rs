@@ -279,7 +279,7 @@ fn a_route_is_told_once_for_each_change() {
     assert_eq!((bench.slot.take(), bench.sent()), (vec![message(0x43), moved], vec![0, 0]));
 }
 
-/// Intel SDM 3A, 11.11.1: messages go to 0xfee00000 to 0xfeefffff, dword-aligned (PCI 3.0, 6.8.2.7).
+/// Intel SDM 3A, 11.11.1: messages go to 0xfee00000 to 0xfeefffff, dword-aligned (PCI 3.0, 6.8.2.6).
 #[test]
 fn a_message_to_another_place_is_refused_when_it_takes_effect() {
     let outside = [0, 4, 0xfed0_0000, 0xfedf_fffc, 0xfef0_0000, 0x1_fee0_0000, 1 << 63 | 0xfee0_0000, !3];

@@ -18,7 +18,7 @@ pub struct Message {
 
 const NOWHERE: Option<&str> = Some("not in the interrupt window");
 const WINDOW: &str = "Intel SDM 3A, 11.11.1: bits 31 to 20 are 0xfee, and none above them is set";
-const DWORD: &str = "PCI 3.0, 6.8.2.7: the two lowest bits of a message address are zero";
+const DWORD: &str = "PCI 3.0, 6.8.2.6: the two lowest bits of a message address are zero";
 
 const fn row(name: &'static str, refused: Option<&'static str>, address: fn(&Places) -> u64) -> Message {
     Message { name, address, refused, clause: WINDOW }
