@@ -72,7 +72,9 @@ fn a_descriptor_that_changes_all_the_time_is_one_or_another() {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut queue = queue(&memory, &driver, PLAIN);
         let mut chain = Chain::default();
-        while taken < 5_000 || refused < 5_000 {
+        // On one CPU thousands are taken while the writer does not run: a count alone says nothing about what it wrote.
+        let seen = || places.iter().all(|place| memory.read(*place, 64) == [0x5a; 64]);
+        while taken < 5_000 || refused < 5_000 || !seen() {
             driver.offer(0);
             match queue.pop(&mut chain) {
                 Ok(popped) => {
@@ -93,7 +95,7 @@ fn a_descriptor_that_changes_all_the_time_is_one_or_another() {
                 }
             }
             if Instant::now() > deadline {
-                panic!("{taken} taken and {refused} refused: the two do not race");
+                panic!("{taken} taken and {refused} refused, each place was written: {}; no race", seen());
             }
         }
     });
@@ -104,5 +106,4 @@ fn a_descriptor_that_changes_all_the_time_is_one_or_another() {
         let ours = areas.iter().any(|(area, len)| (*area..area + len).contains(&at));
         assert!(ours || *was == is, "{at:#x} was written");
     }
-    assert_eq!(memory.read(places[0], 64), [0x5a; 64]);
 }
