@@ -194,3 +194,6 @@ pub struct Engine {
     /// The device may use the driver's memory.
     dma: bool,
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,12 @@ impl Loop {
 
     /// Runs until there is nothing more to do.
     pub(crate) fn run(&mut self) {
-        while self.0.run_with_timeout(0).unwrap() > 0 {}
+        while self.pass() > 0 {}
+    }
+
+    /// Handles what there is now, and returns how many events that were.
+    pub(crate) fn pass(&mut self) -> usize {
+        self.0.run_with_timeout(0).unwrap()
     }
 }
 
