@@ -174,20 +174,140 @@ const MADV_GUARD_REMOVE: libc::c_int = 103;
 mod tests {
     use super::*;
 
+    const KINDS: &[ThreadKind] = &[
+        ThreadKind::Main,
+        ThreadKind::Vcpu { moves_memory: false },
+        ThreadKind::Vcpu { moves_memory: true },
+        ThreadKind::Device(Kind::Blk),
+        ThreadKind::Device(Kind::Net),
+        ThreadKind::Device(Kind::Rng),
+    ];
+
+    /// The ioctls that this kind of thread may ask for.
+    fn requests(kind: ThreadKind) -> Vec<u64> {
+        let ioctl = |(call, when)| (call == libc::SYS_ioctl).then_some(when);
+        match &allowed(kind).into_iter().filter_map(ioctl).collect::<Vec<_>>()[..] {
+            [When::OneOf { argument: 1, values }] => values.clone(),
+            other => panic!("requests are not listed once: {other:?}"),
+        }
+    }
+
     /// With it a thread gives the guest any memory of this process.
     #[test]
     fn memory_slots_change_only_where_a_device_s_memory_moves() {
-        let allows = |kind| {
-            let calls = allowed(kind);
-            let Some((_, When::OneOf { argument: 1, values })) =
-                calls.iter().rev().find(|(call, _)| *call == libc::SYS_ioctl)
-            else {
-                panic!("requests are listed")
-            };
-            values.contains(&KVM_SET_USER_MEMORY_REGION())
-        };
-        assert!(allows(ThreadKind::Vcpu { moves_memory: true }));
-        let others = [ThreadKind::Main, ThreadKind::Vcpu { moves_memory: false }];
-        assert!(!others.into_iter().chain([ThreadKind::Device(Kind::Blk)]).any(allows));
+        for &kind in KINDS {
+            let allows = requests(kind).contains(&KVM_SET_USER_MEMORY_REGION());
+            assert_eq!(allows, kind == ThreadKind::Vcpu { moves_memory: true }, "{kind:?}");
+        }
+    }
+
+    /// Calls that lead out of this process, or give it more than it has: no thread has use for them.
+    const NEVER: &[c_long] = &[
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_vfork,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_listen,
+        libc::SYS_accept,
+        libc::SYS_accept4,
+        libc::SYS_sendto,
+        libc::SYS_sendmsg,
+        libc::SYS_recvmsg,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_process_madvise,
+        libc::SYS_pidfd_open,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_pidfd_send_signal,
+        libc::SYS_kill,
+        libc::SYS_tkill,
+        libc::SYS_rt_sigqueueinfo,
+        libc::SYS_rt_tgsigqueueinfo,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_open,
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_open_by_handle_at,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_creat,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_unlink,
+        libc::SYS_unlinkat,
+        libc::SYS_linkat,
+        libc::SYS_symlinkat,
+        libc::SYS_renameat2,
+        libc::SYS_mkdirat,
+        libc::SYS_mknodat,
+        libc::SYS_fchmod,
+        libc::SYS_fchmodat,
+        libc::SYS_fchown,
+        libc::SYS_fchownat,
+        libc::SYS_chdir,
+        libc::SYS_chroot,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_move_mount,
+        libc::SYS_open_tree,
+        libc::SYS_fsopen,
+        libc::SYS_pivot_root,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_setuid,
+        libc::SYS_setgid,
+        libc::SYS_setresuid,
+        libc::SYS_setresgid,
+        libc::SYS_capset,
+        libc::SYS_prctl,
+        libc::SYS_prlimit64,
+        libc::SYS_seccomp,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_memfd_create,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_add_key,
+        libc::SYS_keyctl,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_kexec_load,
+        libc::SYS_reboot,
+        libc::SYS_sendfile,
+        libc::SYS_splice,
+        libc::SYS_pipe2,
+        libc::SYS_dup3,
+    ];
+
+    /// The other calls that write to a file are for the one kind of thread that has a disk.
+    const DISK: &[c_long] = &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fallocate, libc::SYS_lseek];
+
+    #[test]
+    fn no_thread_may_call_what_leads_out() {
+        for &kind in KINDS {
+            for (call, _) in allowed(kind) {
+                assert!(!NEVER.contains(&call), "{call} by {kind:?}");
+                assert!(!DISK.contains(&call) || kind == ThreadKind::Device(Kind::Blk), "{call} by {kind:?}");
+            }
+        }
+    }
+
+    /// TUNSETIFF attaches to any tap; TIOCSTI types for the user.
+    #[test]
+    fn no_thread_may_ask_for_another_tap() {
+        const TUNSETIFF: u64 = 0x4004_54ca;
+        for &kind in KINDS {
+            for request in [TUNSETIFF, libc::TIOCSTI] {
+                assert!(!requests(kind).contains(&request), "{request:#x} by {kind:?}");
+            }
+        }
     }
 }

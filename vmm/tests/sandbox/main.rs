@@ -10,125 +10,22 @@ mod common;
 #[path = "../faults/inject.rs"]
 #[allow(dead_code)]
 mod inject;
+#[path = "../faults/place.rs"]
+#[allow(dead_code)]
+mod place;
+mod run;
 
 use std::fs::{self, File};
-use std::io::{Read, Seek};
-use std::os::fd::AsFd;
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::io::Seek;
 
 use nix::libc::{self, c_long};
-use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
-use tempfile::TempDir;
 
 use captive::{Captive, Fate};
+use common::{LOOP, kvm};
 use inject::{Fault, inject};
-
-use common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
-
-/// cvmm with a disk, an entropy device and a terminal.
-struct Run {
-    child: Child,
-    pty: OpenptyResult,
-    dir: TempDir,
-}
-
-impl Run {
-    /// None, and a word about it, where there is no KVM.
-    fn start(code: &[u8], options: &[&str]) -> Option<Self> {
-        Self::with_input(code, options, None)
-    }
-
-    /// The same, with this file as standard input.
-    fn with_input(code: &[u8], options: &[&str], input: Option<&File>) -> Option<Self> {
-        if !kvm() {
-            return None;
-        }
-        let dir = TempDir::new().unwrap();
-        fs::write(dir.path().join("kernel"), elf(code)).unwrap();
-        fs::write(dir.path().join("disk"), [0; 4096]).unwrap();
-        let pty = openpty(None, None).unwrap();
-        let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
-        let child = cvmm("run")
-            .current_dir(dir.path())
-            .args(["--kernel", "kernel", "--blk", "path=disk", "--rng"])
-            .args(["--report", "report"])
-            .args(options)
-            .stdin(input.map_or_else(terminal, |input| Stdio::from(input.try_clone().unwrap())))
-            .stdout(terminal())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Some(Self { child, pty, dir })
-    }
-
-    /// Waits until the guest has used up some time, so that all threads have started.
-    fn wait_until_running(&self) {
-        wait_until("a guest that runs", || self.task("vcpu0").is_some_and(|task| ran(&task)));
-    }
-
-    /// The folder of the thread with this name.
-    fn task(&self, name: &str) -> Option<std::path::PathBuf> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let mut tasks = tasks.map(|task| task.unwrap().path());
-        tasks.find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))
-    }
-
-    fn tasks(&self) -> Vec<std::path::PathBuf> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        tasks.map(|task| task.unwrap().path()).collect()
-    }
-
-    /// Whether this is the descriptor of the report's file.
-    fn is_report(&self, descriptor: u64) -> bool {
-        let file = fs::read_link(format!("/proc/{}/fd/{descriptor}", self.child.id()));
-        file.is_ok_and(|file| file.ends_with("report"))
-    }
-
-    /// Exit code, report and what was said on standard error.
-    fn end(mut self) -> (Option<i32>, serde_json::Value, String) {
-        let status = wait_for_end(&mut self.child);
-        let raw = !tcgetattr(&self.pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON);
-        assert!(!raw, "the terminal is not as it was");
-        let mut said = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        let report = fs::read(self.dir.path().join("report")).unwrap();
-        (status.code(), serde_json::from_slice(&report).unwrap(), said)
-    }
-
-    fn stop(self) -> (Option<i32>, serde_json::Value, String) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
-        self.end()
-    }
-}
-
-impl Drop for Run {
-    /// A test that fails leaves nothing behind.
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Whether a thread has run for a tick.
-fn ran(task: &Path) -> bool {
-    let stat = fs::read_to_string(task.join("stat")).unwrap();
-    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
-    fields.map(|field| field.parse::<u64>().unwrap()).sum::<u64>() > 2
-}
-
-/// The value of `field` in the status of a thread.
-fn status(task: &Path, field: &str) -> String {
-    let text = fs::read_to_string(task.join("status")).unwrap();
-    let prefix = format!("{field}:\t");
-    text.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().to_owned()
-}
-
-/// Threads of each kind; the main thread has the name of the program.
-const THREADS: &[&str] = &["cvmm", "vcpu0", "blk0", "rng0"];
+use run::{Run, status};
 
 /// As a cvmm that is not confined hears it: landlock_create_ruleset(2) with LANDLOCK_CREATE_RULESET_VERSION.
 fn kernel_has_landlock() -> bool {
@@ -143,9 +40,9 @@ fn kernel_has_landlock() -> bool {
 
 #[test]
 fn each_thread_is_confined() {
-    let Some(run) = Run::start(LOOP, &[]) else { return };
+    let Some(run) = Run::with_all_kinds(&[], None) else { return };
     run.wait_until_running();
-    for name in THREADS {
+    for name in run.threads() {
         let task = run.task(name).unwrap();
         // 2: by filters (proc_pid_status(5)).
         assert_eq!(status(&task, "Seccomp"), "2", "{name}");
@@ -172,9 +69,9 @@ fn landlock_holds_in_each_thread() {
     for (options, confined) in
         [(&["--console=off"][..], true), (&["--console=off", "--no-sandbox"][..], false)]
     {
-        let run = Run::with_input(LOOP, options, Some(&stat)).unwrap();
+        let run = Run::with_all_kinds(options, Some(&stat)).unwrap();
         run.wait_until_running();
-        for name in THREADS {
+        for name in run.threads() {
             let captive = Captive::take(&run.task(name).unwrap());
             // The place in the file is ours, too.
             stat.rewind().unwrap();
@@ -207,8 +104,10 @@ const FORBIDDEN: &[(&str, c_long, [u64; 3])] = &[
     ("clone", libc::SYS_clone, [0; 3]),
     ("clone3", libc::SYS_clone3, [0; 3]),
     ("socket", libc::SYS_socket, [1, 1, 0]),
+    ("connect", libc::SYS_connect, [u64::MAX, 0, 0]),
     ("ptrace", libc::SYS_ptrace, [16, 1, 0]),
     ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0]),
+    ("process_vm_writev", libc::SYS_process_vm_writev, [1, 0, 0]),
     ("kill", libc::SYS_kill, [1, 0, 0]),
     ("tgkill of another process", libc::SYS_tgkill, [1, 1, 0]),
     ("openat2", libc::SYS_openat2, [0; 3]),
@@ -233,9 +132,9 @@ const FORBIDDEN: &[(&str, c_long, [u64; 3])] = &[
 
 #[test]
 fn a_thread_that_is_taken_over_gets_nowhere() {
-    let Some(run) = Run::start(LOOP, &[]) else { return };
+    let Some(run) = Run::with_all_kinds(&[], None) else { return };
     run.wait_until_running();
-    for name in THREADS {
+    for name in run.threads() {
         let captive = Captive::take(&run.task(name).unwrap());
         // A harmless one, to see that calls are made at all.
         let pid = i64::from(run.child.id());
@@ -262,20 +161,20 @@ fn each_thread_has_the_calls_of_its_kind_only() {
     const KVM_RUN: u64 = 0xae80;
     const TCSETS: u64 = 0x5402;
     const TUNSETQUEUE: u64 = 0x4004_54d9;
-    let Some(run) = Run::start(LOOP, &[]) else { return };
+    let Some(run) = Run::with_all_kinds(&[], None) else { return };
     run.wait_until_running();
     // A file that is none: a call that is made says so.
     let none = u64::MAX;
     for (what, number, arguments, allowed) in [
         ("KVM_RUN", libc::SYS_ioctl, [none, KVM_RUN, 0], ["vcpu0"].as_slice()),
-        ("TUNSETQUEUE", libc::SYS_ioctl, [none, TUNSETQUEUE, 0], &["vcpu0"]),
+        ("TUNSETQUEUE", libc::SYS_ioctl, [none, TUNSETQUEUE, 0], &["vcpu0", "net0"]),
         ("TCSETS", libc::SYS_ioctl, [none, TCSETS, 0], &["cvmm"]),
         ("pwritev", libc::SYS_pwritev, [none, 0, 0], &["blk0"]),
         ("fallocate", libc::SYS_fallocate, [none, 0, 0], &["blk0"]),
         ("fdatasync", libc::SYS_fdatasync, [none, 0, 0], &["blk0", "cvmm"]),
         ("epoll_ctl", libc::SYS_epoll_ctl, [none, 0, 0], &["cvmm"]),
     ] {
-        for name in THREADS {
+        for name in run.threads() {
             let captive = Captive::take(&run.task(name).unwrap());
             let expected = match allowed.contains(name) {
                 true => Fate::Returned(-i64::from(libc::EBADF)),
