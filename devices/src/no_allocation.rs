@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Serving requests allocates nothing: no guest makes cvmm grow, and a host that has no memory to give stops no device.
+//! Serving requests and accesses to registers allocate nothing: no guest makes cvmm grow, and a host that has no memory to give stops no device.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,7 +12,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::blk::{Blk, Disk};
 use crate::net::{Net, ReceiveOffloads, Tap};
 use crate::rng::Rng;
-use crate::testing::{BASE, Desc, INDIRECT_DESC, Memory, Rig, linked};
+use crate::testing::pci::{BUS_MASTER, MEMORY, MSIX_ENABLE};
+use crate::testing::{BASE, Desc, INDIRECT_DESC, Memory, Mmio, PciMsix, Rig, Transport, linked};
 use crate::virtio::DeviceType;
 
 /// Rounds that are counted, after one that is not: the first request of each shape may still find its place.
@@ -176,4 +177,114 @@ fn rng_allocates_nothing() {
             &[Desc::writable(DATA, 64), Desc::writable(HEADER, 8)],
         );
     }
+}
+
+/// A network device, which has queues, and registers of its own type.
+fn net() -> Box<dyn DeviceType> {
+    Box::new(Net::new(vec![Box::new(Host::new(false))], [0; 6]))
+}
+
+/// Counts from the second time on.
+fn allocates_nothing(what: &str, access: impl Fn()) {
+    access();
+    let allocated = measure(&access);
+    assert_eq!(allocated.count_total, 0, "{what}: {allocated:?}");
+}
+
+/// Each register of the window, and each notification, with a driver that sets up queues. Not among them: enabling a queue,
+/// the start, and features that are refused, which happen once or are told.
+#[test]
+fn registers_of_virtio_mmio_allocate_nothing() {
+    let memory = Memory::new();
+    let (mmio, _worker) = Mmio::plug(net(), memory.gate.clone());
+    for status in [0, 1, 3] {
+        mmio.set_status(status);
+    }
+    mmio.accept(crate::testing::REQUIRED);
+    mmio.set_status(11);
+    // virtio 1.3, 4.2.2: QueueReady and Status.
+    let (ready, status) = (0x44, 0x70);
+    for register in (0..0x120).step_by(4) {
+        allocates_nothing(&format!("read of {register:#x}"), || {
+            mmio.read(register);
+        });
+        let values: &[u32] = match register {
+            r if r == ready => &[0, 2],
+            r if r == status => &[11, 3, 99],
+            _ => &[0, 1, 2, u32::MAX],
+        };
+        for value in values {
+            allocates_nothing(&format!("{value:#x} to {register:#x}"), || mmio.write(register, *value));
+        }
+    }
+    for len in [1, 2, 8] {
+        let data = &mut [0; 8][..len];
+        allocates_nothing("another width", || mmio.window().write(0x100, &[0; 8][..len]));
+        let allocated = measure(|| mmio.window().read(0x100, data));
+        assert_eq!(allocated.count_total, 0, "{len}");
+    }
+    // A reset, while no queue was started.
+    allocates_nothing("reset", || mmio.set_status(0));
+}
+
+/// The same over virtio-pci: configuration space, the common configuration, notifications, the device's configuration, and
+/// MSI-X.
+#[test]
+fn registers_of_virtio_pci_allocate_nothing() {
+    let memory = Memory::new();
+    let (pci, _worker) = PciMsix::plug(net(), memory.gate.clone());
+    for status in [0, 1, 3] {
+        pci.set_status(status);
+    }
+    pci.accept(crate::testing::REQUIRED);
+    pci.set_status(11);
+    let driver = &pci.0;
+    for register in (0..256).step_by(4) {
+        allocates_nothing(&format!("read of configuration {register:#x}"), || {
+            driver.config_read(register, 4);
+        });
+    }
+    for command in [0, MEMORY, MEMORY | BUS_MASTER] {
+        allocates_nothing("command", || driver.set_command(command));
+    }
+    allocates_nothing("a BAR that moves", || {
+        driver.move_bar(0xffff_ffff_ffff_ffff);
+        driver.move_bar(0xc000_8000);
+    });
+    for control in [0, MSIX_ENABLE] {
+        allocates_nothing("message control", || driver.set_msix(control));
+    }
+    // virtio 1.3, 4.1.4.3: device_status and queue_enable.
+    let (status, enable) = (0x14, 0x1c);
+    let bar = driver.bar();
+    let (read, write) = (
+        |at, len: usize| driver.machine.memory.read(bar + at, &mut [0; 8][..len]),
+        |at, value: u64, len: usize| driver.machine.memory.write(bar + at, &value.to_le_bytes()[..len]),
+    );
+    for field in (0..0x40).step_by(2) {
+        let at = driver.common.offset + field;
+        for len in [1, 2, 4] {
+            allocates_nothing(&format!("read of {field:#x}"), || read(at, len));
+            let values: &[u64] = if [status, enable].contains(&field) { &[0x0b] } else { &[0, 1, u64::MAX] };
+            for value in values {
+                allocates_nothing(&format!("{value:#x} to {field:#x}"), || write(at, *value, len));
+            }
+        }
+    }
+    let config = driver.config.unwrap().offset;
+    for (what, at) in
+        [("notification", driver.notify.offset), ("ISR status", driver.isr.offset), ("configuration", config)]
+    {
+        for at in (at..at + 16).step_by(4) {
+            allocates_nothing(&format!("read of {what}"), || read(at, 4));
+            allocates_nothing(&format!("write of {what}"), || write(at, 1, 4));
+        }
+    }
+    for at in (0..16 * driver.vectors).step_by(4) {
+        for value in [0, 1] {
+            allocates_nothing("write of the table of MSI-X", || write(driver.table + at, value, 4));
+        }
+        allocates_nothing("read of the table of MSI-X", || read(driver.table + at, 4));
+    }
+    allocates_nothing("reset", || pci.set_status(0));
 }
