@@ -6,10 +6,11 @@ mod multi_queue;
 mod requests;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::testing::{INDIRECT_DESC, Memory, Rig};
+use crate::virtio::Handle;
 
 /// Request types and status values (5.2.6).
 const IN: u32 = 0;
@@ -49,6 +50,9 @@ struct Store {
     /// Bytes that are there, of those in `size`.
     truncated: Option<usize>,
     calls: Vec<Call>,
+    reads: usize,
+    /// Reads last until somebody waits for this device.
+    held: Option<Arc<Handle>>,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ impl Shared {
             slow: Duration::ZERO,
             truncated: None,
             calls: Vec::new(),
+            reads: 0,
+            held: None,
         };
         Self(Arc::new(Mutex::new(store)))
     }
@@ -111,6 +117,15 @@ impl Disk for Shared {
         self.with(|store| store.can_punch)
     }
     fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+        let held = self.with(|store| {
+            store.reads += 1;
+            store.held.clone()
+        });
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while held.as_ref().is_some_and(|device| device.waiting() == 0) {
+            assert!(Instant::now() < deadline, "nobody waits");
+            std::thread::yield_now();
+        }
         self.with(|store| {
             if store.fail {
                 return Err(io::Error::other("broken"));

@@ -8,7 +8,8 @@
 mod chain;
 mod descriptor;
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 pub use chain::{Chain, Parts, parts};
 use descriptor::Table;
@@ -100,6 +101,8 @@ pub struct Queue {
     next_used: u16,
     /// Used index when we last decided about an interrupt.
     signalled_used: u16,
+    /// How many wait for the end of a turn.
+    waiting: Arc<AtomicU32>,
 }
 
 impl Queue {
@@ -139,7 +142,13 @@ impl Queue {
             next_avail: 0,
             next_used: 0,
             signalled_used: 0,
+            waiting: Arc::default(),
         })
+    }
+
+    /// From now on, turns end after the request during which somebody began to wait, as `waiting` counts.
+    pub(crate) fn give_way_to(&mut self, waiting: &Arc<AtomicU32>) {
+        self.waiting = Arc::clone(waiting);
     }
 
     /// The gate that this queue's buffers pass.
@@ -152,8 +161,8 @@ impl Queue {
         self.size
     }
 
-    /// Serves the chains that are available, up to one queue's worth and about [`TURN_BYTES`], so that a turn is
-    /// bounded: `serve` handles one and returns how many bytes it wrote into it, and what else it did.
+    /// Serves the chains that are available, up to one queue's worth and about [`TURN_BYTES`], and one while somebody
+    /// waits for the end, so that a turn is bounded: `serve` handles one and returns how many bytes it wrote into it, and what else it did.
     ///
     /// # Errors
     /// The first refusal, by the walk or by `serve`. Nothing was moved for that chain.
@@ -165,9 +174,6 @@ impl Queue {
         let mut turn = Turn { interrupt: false, more: true };
         let mut bytes = 0u64;
         for _ in 0..self.size {
-            if bytes >= TURN_BYTES {
-                break;
-            }
             if !self.pop(chain)? && !self.rearm(chain)? {
                 turn.more = false;
                 break;
@@ -176,6 +182,10 @@ impl Queue {
             let Served { written, work } = serve(&self.gate, chain)?.into();
             bytes = bytes.saturating_add(work);
             self.push(chain.head(), written)?;
+            // The host may take long over each, and a reset is waited for by a vCPU.
+            if bytes >= TURN_BYTES || self.waiting.load(Ordering::Relaxed) > 0 {
+                break;
+            }
         }
         turn.interrupt = self.wants_interrupt()?;
         Ok(turn)

@@ -34,14 +34,15 @@ impl Queues {
 
 /// What the registers and the worker share of one device.
 ///
-/// The engine's lock is held for one bounded turn at a queue, so a reset waits for at most that: when the register
+/// The engine's lock is held for one bounded turn at a queue, which ends after the request that is under way when somebody
+/// waits for it, so a reset waits for at most that: when the register
 /// write returns, the device no longer touches the driver's memory.
 #[derive(Debug)]
 pub struct Handle {
     engine: Mutex<Engine>,
     /// How many wait for the engine other than the worker, which takes no turn before they had it: a mutex alone is not
     /// fair, and a worker with much to do would have it again before any of them has woken up.
-    waiting: AtomicU32,
+    waiting: Arc<AtomicU32>,
     /// Changes of the configuration space. Odd while the device needs a reset: both change at once.
     config_generation: AtomicU32,
     gate: Gate,
@@ -57,7 +58,7 @@ impl Handle {
         interrupt: Arc<dyn Interrupt>,
     ) -> Self {
         let engine = Mutex::new(Engine { device, queues: Queues::default(), running: false, dma: true });
-        let (waiting, config_generation) = (AtomicU32::new(0), AtomicU32::new(0));
+        let (waiting, config_generation) = (Arc::default(), AtomicU32::new(0));
         Self { engine, waiting, config_generation, gate, interrupt, name: name.into() }
     }
 
@@ -83,7 +84,8 @@ impl Handle {
     }
 
     /// Starts the device on `queues`: DRIVER_OK. A device that needs a reset does not start.
-    pub(super) fn start(&self, features: u64, queues: Vec<Option<Queue>>) {
+    pub(super) fn start(&self, features: u64, mut queues: Vec<Option<Queue>>) {
+        queues.iter_mut().flatten().for_each(|queue| queue.give_way_to(&self.waiting));
         let mut engine = self.lock();
         if !self.needs_reset() {
             engine.queues = Queues(queues);
@@ -174,6 +176,12 @@ impl Handle {
 
     pub(super) fn host_fds(&self) -> Vec<(RawFd, u16)> {
         self.lock().device.host_fds()
+    }
+
+    /// How many wait for the engine.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
     }
 
     /// The engine, between two turns.

@@ -87,6 +87,31 @@ fn a_reset_waits_for_one_flush() {
     assert!(flushes <= DUE / 2, "{flushes} flushes of {DUE}");
 }
 
+/// Likewise for the read that is under way, however long that takes; what is due after it is done then.
+#[test]
+fn whoever_waits_waits_for_one_read() {
+    const DUE: usize = 20;
+    let mut bench = Bench::new();
+    for _ in 0..DUE {
+        bench.rig.drivers[0].request(&[&header(IN, 0)], &[512, 1]);
+    }
+    let handle = Arc::clone(bench.rig.core.handle());
+    bench.disk.with(|store| store.held = Some(Arc::clone(&handle)));
+    let worker = std::thread::spawn(move || handle.serve(0));
+    while bench.disk.with(|store| store.reads) == 0 {
+        assert!(!worker.is_finished(), "no read");
+        std::thread::yield_now();
+    }
+    // This waits for the engine, and the read for somebody who waits.
+    bench.rig.core.summary();
+    assert!(worker.join().unwrap(), "there is more to do");
+    assert_eq!(bench.disk.with(|store| store.reads), 1);
+    assert_eq!(bench.rig.drivers[0].take_used().len(), 1);
+    bench.disk.with(|store| store.held = None);
+    bench.rig.serve(0);
+    assert_eq!(bench.rig.drivers[0].take_used().len(), DUE - 1);
+}
+
 /// More data than the pool holds can only be the same bytes several times: work without end for a few descriptors.
 #[test]
 fn a_request_larger_than_the_pool_is_an_error() {
