@@ -4,7 +4,7 @@
 use super::{Result, Row, Stage, ensure};
 use crate::guest::device::NEEDS_RESET;
 use crate::table::case::Setup;
-use crate::table::{QUEUE_SIZE, Request};
+use crate::table::{DATA, QUEUE_SIZE, Request};
 
 /// How often each is tried: it depends on time what is met.
 pub(super) const ROUNDS: u32 = 50;
@@ -109,9 +109,12 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
-/// The second CPU writes one word of memory and then another, again and again while the device works. It serves or refuses.
+/// The second CPU writes one word of memory and then another, again and again while the device works. With the first one
+/// the request is honest: then it is served whole. With the second one it points outside the pool: then it is refused, and
+/// no byte of it moves. What began with the one and ended with the other is neither.
 fn changing(stage: &mut Stage<'_>, honest: &Setup, indirect: bool, at: u64, words: [u64; 2]) -> Result {
-    let (device, hardware, second) = (stage.device, stage.machine.hardware, stage.second);
+    let (device, hardware, second, places) =
+        (stage.device, stage.machine.hardware, stage.second, stage.places());
     let change = || words.into_iter().rev().for_each(|word| hardware.write(at, word));
     second.during(&change, || {
         for _ in 0..ROUNDS {
@@ -119,7 +122,17 @@ fn changing(stage: &mut Stage<'_>, honest: &Setup, indirect: bool, at: u64, word
             let served = || hardware.read::<u16>(honest.used + 2) != 0;
             let ended = || served() || device.status() & NEEDS_RESET != 0;
             stage.bench.wait_until(ended).map_err(|_| "neither served nor refused")?;
+            let refused = device.status() & NEEDS_RESET != 0;
+            // From here on the device may touch nothing: what it did is done.
             ensure(device.reset(), "not reset")?;
+            if refused {
+                ensure(!served(), "it was refused, and completed")?;
+                let zeros = (places.data()..places.data() + DATA).all(|at| hardware.read::<u8>(at) == 0);
+                ensure(zeros, "it was refused, and data was written")?;
+                ensure(hardware.read::<u8>(places.status()) == 0xff, "it was refused, and has a status")?;
+            } else {
+                stage.bench.finish(&device, honest)?;
+            }
             stage.bench.private_is_unchanged()?;
         }
         Ok(())

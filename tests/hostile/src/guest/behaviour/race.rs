@@ -95,6 +95,10 @@ pub(super) const ROWS: &[Row] = &[
                     let served = || hardware.read::<u16>(honest.used + 2) != 0;
                     let ended = || served() || device.status() & NEEDS_RESET != 0;
                     stage.bench.wait_until(ended).map_err(|_| "neither served nor refused")?;
+                    // Whether its message is refused or not, before it or after it: a request that is completed is so whole.
+                    if served() {
+                        stage.bench.finish(&device, &honest)?;
+                    }
                     pci::enable_msix(hardware, &pci, false);
                     stage.bench.private_is_unchanged()?;
                 }
