@@ -76,7 +76,7 @@ pub fn messages(run: &Run) {
 
 /// What is wrong without an address.
 pub fn behaviour(run: &Run) {
-    console(run, 2 * BEHAVIOURS);
+    console(run, BEHAVIOURS);
     assert!(run.disks.iter().all(|disk| *disk == Victims::OF_BEHAVIOUR.contents()), "a disk was written");
     witness(run);
 }

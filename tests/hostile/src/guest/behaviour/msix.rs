@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The MSI-X table and the pending bits, as registers. Where messages go is in the rows of `table::message`.
 
-use super::{Row, ensure};
+use super::{NOT_PCI, Row, ensure};
 use crate::guest::device::{PATIENCE, Pci};
 use crate::guest::{Hardware, pci};
 
@@ -10,13 +10,13 @@ const ENTRY: u64 = 16;
 /// Both tables have pages of their own.
 const PAGE: u64 = 0x1000;
 
-pub(super) const ROWS: &[Row] = &[
+pub(super) const PCI_ROWS: &[Row] = &[
     Row {
         name: "pending-bits-are-written",
         clause: "PCI 3.0, 6.8.2.10: pending bits are for software to read; 6.8.3.5: a masked vector is pending",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
-            let Some(pci) = device.pci_structures() else { return Ok(()) };
+            let pci = device.pci_structures().ok_or(NOT_PCI)?;
             let honest = stage.honest();
             ensure(device.reset() && device.negotiate(false), "the device does not start")?;
             mask_all(hardware, &pci);
@@ -44,7 +44,7 @@ pub(super) const ROWS: &[Row] = &[
         clause: "PCI 3.0, 6.8.2: the table has as many entries as it says",
         run: |stage| {
             let hardware = stage.machine.hardware;
-            let Some(pci) = stage.device.pci_structures() else { return Ok(()) };
+            let pci = stage.device.pci_structures().ok_or(NOT_PCI)?;
             ensure(stage.device.reset(), "not reset")?;
             mask_all(hardware, &pci);
             let end = pci.table + ENTRY * pci.vectors;
@@ -63,7 +63,7 @@ pub(super) const ROWS: &[Row] = &[
         clause: "PCI 3.0, 6.8.2: aligned accesses of 4 or 8 bytes",
         run: |stage| {
             let hardware = stage.machine.hardware;
-            let Some(pci) = stage.device.pci_structures() else { return Ok(()) };
+            let pci = stage.device.pci_structures().ok_or(NOT_PCI)?;
             ensure(stage.device.reset(), "not reset")?;
             mask_all(hardware, &pci);
             let before = contents(hardware, pci.table, pci.table + ENTRY);

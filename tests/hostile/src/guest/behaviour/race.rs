@@ -2,7 +2,7 @@
 //! What takes two CPUs.
 
 use super::memory::ROUNDS;
-use super::{Row, Stage, ensure, registers};
+use super::{NOT_PCI, Row, Stage, ensure, registers};
 use crate::guest::bench::Result;
 use crate::guest::device::NEEDS_RESET;
 use crate::guest::flood::{self, feed, flood};
@@ -69,12 +69,16 @@ pub(super) const ROWS: &[Row] = &[
             })
         },
     },
+];
+
+/// On PCI alone.
+pub(super) const PCI_ROWS: &[Row] = &[
     Row {
         name: "message-changes",
         clause: "PCI 3.0, 6.8.3.5: no change of a vector that is not masked; Intel SDM 3A, 11.11.1: one place for messages",
         run: |stage| {
             let (device, hardware, honest) = (stage.device, stage.machine.hardware, stage.honest());
-            let Some(pci) = device.pci_structures() else { return Ok(()) };
+            let pci = device.pci_structures().ok_or(NOT_PCI)?;
             let private = u32::try_from(stage.places().private()).unwrap_or(0);
             let change = || {
                 hardware.write(pci.table, private);
@@ -113,7 +117,7 @@ pub(super) const ROWS: &[Row] = &[
         clause: "PCI 3.0, 6.2.5.1: the function answers where its BAR is",
         run: |stage| {
             let device = stage.device;
-            let Some(pci) = device.pci_structures() else { return Ok(()) };
+            let pci = device.pci_structures().ok_or(NOT_PCI)?;
             let use_it = || {
                 device.notify();
                 device.status();

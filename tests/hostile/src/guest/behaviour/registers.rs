@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Accesses of all widths to all that is there, and BARs in all places.
 
-use super::{Result, Row, ensure};
+use super::{NOT_PCI, Result, Row, ensure};
 use crate::guest::device::{ACKNOWLEDGE, Device};
 use crate::guest::{Hardware, pci};
 
@@ -9,45 +9,47 @@ use crate::guest::{Hardware, pci};
 pub(super) const FREE: u64 = 0xc800_0000;
 /// Configuration space of PCI, as memory.
 const ECAM: u64 = 0xe000_0000;
-pub(super) const ROWS: &[Row] = &[
-    Row {
-        name: "all-widths-and-offsets",
-        clause: "virtio 1.3, 4.2.2.2 and 4.1.3.1: a driver uses a field's own width, and some fields are read-only",
-        run: |stage| {
-            let (device, hardware) = (stage.device, stage.machine.hardware);
-            ensure(device.reset(), "not reset")?;
-            let before = device.constants();
-            let pages: &[u64] = if device.is_pci() { &[0, 1, 2, 3, 4, 5, 6, 7] } else { &[0] };
-            for page in pages {
-                let length = if *page == 0 { 0x110 } else { 0x18 };
-                for offset in (0..length).chain(0xff8..0x1000) {
-                    let at = device.registers + page * 0x1000 + offset;
-                    all_widths(hardware, at, offset);
-                }
+pub(super) const ROWS: &[Row] = &[Row {
+    name: "all-widths-and-offsets",
+    clause: "virtio 1.3, 4.2.2.2 and 4.1.3.1: a driver uses a field's own width, and some fields are read-only",
+    run: |stage| {
+        let (device, hardware) = (stage.device, stage.machine.hardware);
+        ensure(device.reset(), "not reset")?;
+        let before = device.constants();
+        let pages: &[u64] = if device.is_pci() { &[0, 1, 2, 3, 4, 5, 6, 7] } else { &[0] };
+        for page in pages {
+            let length = if *page == 0 { 0x110 } else { 0x18 };
+            for offset in (0..length).chain(0xff8..0x1000) {
+                let at = device.registers + page * 0x1000 + offset;
+                all_widths(hardware, at, offset);
             }
-            ensure(device.reset(), "not reset")?;
-            ensure(device.constants() == before, "what is read-only has changed")?;
-            other_widths(hardware, &device)?;
-            // Its configuration has accesses of any width.
-            let config = device.config();
-            let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| hardware.read::<u8>(config + at));
-            ensure(
-                hardware.read::<u64>(config) == u64::from_le_bytes(bytes),
-                "another configuration in 64 bits",
-            )?;
-            let [_, a, b, ..] = bytes;
-            ensure(
-                hardware.read::<u16>(config + 1) == u16::from_le_bytes([a, b]),
-                "another configuration in 16 bits",
-            )
-        },
+        }
+        ensure(device.reset(), "not reset")?;
+        ensure(device.constants() == before, "what is read-only has changed")?;
+        other_widths(hardware, &device)?;
+        // Its configuration has accesses of any width.
+        let config = device.config();
+        let bytes = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| hardware.read::<u8>(config + at));
+        ensure(
+            hardware.read::<u64>(config) == u64::from_le_bytes(bytes),
+            "another configuration in 64 bits",
+        )?;
+        let [_, a, b, ..] = bytes;
+        ensure(
+            hardware.read::<u16>(config + 1) == u16::from_le_bytes([a, b]),
+            "another configuration in 16 bits",
+        )
     },
+}];
+
+/// On PCI alone.
+pub(super) const PCI_ROWS: &[Row] = &[
     Row {
         name: "configuration-space",
         clause: "PCI 3.0, 6.1: read-only registers keep their values, reserved ones read as zeros",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
-            let Some(structures) = device.pci_structures() else { return Ok(()) };
+            let structures = device.pci_structures().ok_or(NOT_PCI)?;
             let space = ECAM + (u64::from(structures.function) << 4);
             let before: [u32; 3] = [0, 8, 0x2c].map(|offset| hardware.read(space + offset));
             ensure(before[0] & 0xffff == 0x1af4, "there is no virtio function")?;
@@ -63,7 +65,7 @@ pub(super) const ROWS: &[Row] = &[
         clause: "PCI 3.0, 6.2.5.1: the function answers where its BAR is, and nowhere else",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
-            let Some(structures) = device.pci_structures() else { return Ok(()) };
+            let structures = device.pci_structures().ok_or(NOT_PCI)?;
             for place in [FREE, FREE + 0x8000, FREE + 0x10_0000, FREE] {
                 ensure(device.reset(), "not reset")?;
                 let constants = device.constants();
@@ -90,7 +92,7 @@ pub(super) const ROWS: &[Row] = &[
         clause: "PCI 3.0, 6.2.5.1: the BAR is the driver's; RAM and fixed windows stay what they are",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
-            let Some(structures) = device.pci_structures() else { return Ok(()) };
+            let structures = device.pci_structures().ok_or(NOT_PCI)?;
             let places = stage.places();
             // Where the BAR goes, and what is there that says whose it is.
             let fixed = [
@@ -129,7 +131,7 @@ pub(super) const ROWS: &[Row] = &[
         clause: "PCI 3.0, 6.2.5.1: the BAR is the driver's; RAM stays what it is",
         run: |stage| {
             let (device, hardware) = (stage.device, stage.machine.hardware);
-            let Some(structures) = device.pci_structures() else { return Ok(()) };
+            let structures = device.pci_structures().ok_or(NOT_PCI)?;
             let place = stage.places().data() & !0x7fff;
             for decoding in [false, true] {
                 ensure(device.reset(), "not reset")?;
