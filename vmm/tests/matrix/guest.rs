@@ -2,6 +2,7 @@
 //! Boots the guest on this machine's KVM.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use crate::check::Run;
 use crate::network::{self, Capture};
 use crate::program;
-use crate::victims::Victims;
+use crate::victims::{MEMORY, Victims};
 
 /// Longer than any case takes, however busy this machine is: a guest that prints nothing for so long is ended.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -48,13 +49,14 @@ fn run(mut cvmm: Command, scenario: &str, victims: Victims, capture: Option<&Cap
     cvmm.args(["--report", &path("report"), "--console", &format!("file={}", path("console"))]);
     let mut child = cvmm.stdin(Stdio::null()).stderr(fs::File::create(path("log")).unwrap()).spawn().unwrap();
     let (mut printed, mut since) = (0, Instant::now());
-    let mut frames = Vec::new();
+    let (mut frames, mut peak) = (Vec::new(), 0);
     let status = loop {
         let status = child.try_wait().unwrap();
         frames.extend(capture.map(Capture::take).unwrap_or_default());
         if let Some(status) = status {
             break status;
         }
+        peak = peak.max(resident(child.id()).unwrap_or(0));
         let length = fs::metadata(path("console")).map_or(0, |console| console.len());
         if length != printed {
             (printed, since) = (length, Instant::now());
@@ -74,7 +76,32 @@ fn run(mut cvmm: Command, scenario: &str, victims: Victims, capture: Option<&Cap
         .map(String::from)
         .collect();
     assert_eq!(status.code(), Some(0), "{status}: {log:#?}\n{console}");
+    say(&format!("matrix: {scenario}: at most {peak} KiB resident"));
+    let most = most_memory(&victims);
+    assert!(peak > 0 && peak <= most, "{peak} KiB were resident: no more than {most} are understood");
     let report = serde_json::from_str(&text("report")).unwrap();
     let disks = (0..victims.images()).map(|number| fs::read(image(number)).unwrap()).collect();
     Run { console, report, disks, frames: capture.map(|_| frames) }
+}
+
+/// What may be resident, in KiB: guest memory, all of it; the program and its libraries, 7 MiB, and what it starts with,
+/// 2 MiB; and for each device the stacks and buffers that it has from the start. Not what the guest does later.
+fn most_memory(victims: &Victims) -> usize {
+    const OF_CVMM: usize = 9 << 10;
+    const OF_DEVICE: usize = 512;
+    // On both transports, and the witness.
+    let devices = 2 * (victims.disks + victims.rngs + victims.nets) + 1;
+    (MEMORY << 10) + OF_CVMM + OF_DEVICE * devices
+}
+
+/// The most memory that a process had resident, guest memory included, in KiB. None once it has ended.
+fn resident(pid: u32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Says it on standard error, past the capture of tests that pass.
+pub fn say(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

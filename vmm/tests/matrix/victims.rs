@@ -5,6 +5,9 @@ use cvmm_hostile::table::{CASES_PER_DEVICE, Case, DISK_PATTERN, Kind, cases, fee
 
 use super::check::DISK_BYTES;
 
+/// Memory of the guest, in MiB, pools included.
+pub const MEMORY: usize = 36;
+
 /// Devices to attack: so many on either transport.
 #[derive(Clone, Copy, Default)]
 pub struct Victims {
@@ -69,17 +72,16 @@ impl Victims {
 
     /// Options of `cvmm run`, with these names for images and taps.
     pub fn options(&self, image: impl Fn(usize) -> String, tap: impl Fn(usize) -> String) -> Vec<String> {
-        let mut options: Vec<String> = [
-            "--mem=36M",
+        let mut options = vec![format!("--mem={MEMORY}M")];
+        let others = [
             // The second one begins when a case takes two.
             "--cpus=2",
             // One after the other, and private memory before and behind them. Each device is bound to its pool, since with the
             // plan's text one that uses the default pool has no reference to it.
             "--pool=size=2M,base=16M,name=witness",
             "--pool=size=2M,base=18M,name=victims,default",
-        ]
-        .map(String::from)
-        .into();
+        ];
+        options.extend(others.map(String::from));
         if self.plan {
             options.push("--spec=plan".into());
         }

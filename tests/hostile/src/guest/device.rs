@@ -267,15 +267,20 @@ impl Device {
 
     /// Writes the registers that say where the queue is, each address in halves.
     pub(super) fn place_queue(&self, setup: &Setup) {
-        match self.pci {
-            Some(pci) => self.hardware.write(pci.common + common::QUEUE_SELECT, self.queue),
-            None => self.hardware.write(self.registers + mmio::QUEUE_SELECT, u32::from(self.queue)),
-        }
+        self.select_queue();
         self.size_queue(QUEUE_SIZE);
         for (area, address) in [setup.descriptors, setup.available, setup.used].into_iter().enumerate() {
             for high in [false, true] {
                 self.place_half(area, address, high);
             }
+        }
+    }
+
+    /// Selects the queue.
+    pub(super) fn select_queue(&self) {
+        match self.pci {
+            Some(pci) => self.hardware.write(pci.common + common::QUEUE_SELECT, self.queue),
+            None => self.hardware.write(self.registers + mmio::QUEUE_SELECT, u32::from(self.queue)),
         }
     }
 
