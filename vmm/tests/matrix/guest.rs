@@ -18,23 +18,24 @@ use crate::victims::{MEMORY, Victims};
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Boots the guest with `scenario` on its command line, the victims, and the witness. None, and a word about it, where
-/// that can't be done.
-pub fn boot(scenario: &str, victims: Victims) -> Option<Run> {
+/// that can't be done: then so many `cases` are not tested.
+pub fn boot(scenario: &str, cases: usize, victims: Victims) -> Option<Run> {
+    let not_tested = |why| say(&format!("matrix: {scenario}: {cases} cases NOT TESTED: {why}"));
     if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
-        eprintln!("not tested: there is no /dev/kvm here");
+        not_tested("there is no /dev/kvm here");
         return None;
     }
     if victims.nets == 0 {
         return Some(run(Command::new(env!("CARGO_BIN_EXE_cvmm")), scenario, victims, None));
     }
-    let scenario = scenario.to_owned();
+    let owned = scenario.to_owned();
     let run = network::alone(move |capture| {
         let cvmm = Path::new(env!("CARGO_BIN_EXE_cvmm"));
         let command = network::with_taps(cvmm, victims.taps(), victims.pairs);
-        run(command, &scenario, victims, Some(&capture))
+        run(command, &owned, victims, Some(&capture))
     });
     if run.is_none() {
-        eprintln!("not tested: taps need root, unshare and ip");
+        not_tested("taps need root, unshare and ip");
     }
     run
 }
