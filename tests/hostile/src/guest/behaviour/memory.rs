@@ -115,7 +115,13 @@ pub(super) const ROWS: &[Row] = &[
 fn changing(stage: &mut Stage<'_>, honest: &Setup, indirect: bool, at: u64, words: [u64; 2]) -> Result {
     let (device, hardware, second, places) =
         (stage.device, stage.machine.hardware, stage.second, stage.places());
-    let change = || words.into_iter().rev().for_each(|word| hardware.write(at, word));
+    // Each stands for about as long as the other.
+    let change = || {
+        for word in words.into_iter().rev() {
+            hardware.write(at, word);
+            core::hint::spin_loop();
+        }
+    };
     second.during(&change, || {
         for _ in 0..ROUNDS {
             ensure(stage.bench.submit(&device, honest, indirect)?, "a queue in the pool was not enabled")?;
