@@ -14,6 +14,32 @@ use super::victims::Victims;
 
 pub const DISK_BYTES: usize = 4096;
 
+/// Structures and reasons of what the rows of behaviour must have refused, in their order. Of a disk: chains of 65536 and
+/// without end, data over descriptors, data over the available ring, and a queue whose three areas are far away.
+const OF_BLK: [(&str, &str); 6] = [
+    ("descriptor", "the chain loops or is longer than the queue"),
+    ("descriptor", "INDIRECT without the feature"),
+    ("available-ring", "the available index is more than the queue size ahead"),
+    ("descriptor-table", "outside the pool"),
+    ("available-ring", "outside the pool"),
+    ("used-ring", "outside the pool"),
+];
+/// A table that is its own descriptor.
+const OF_RNG: [(&str, &str); 1] = [("descriptor", "INDIRECT inside an indirect table")];
+/// What may follow, as the CPUs meet: the second word of each row of memory that changes, a head that is none, and a queue
+/// that two set up.
+const OF_RACES: [(&str, &str); 8] = [
+    ("writable-buffer", "outside the pool"),
+    ("indirect-table", "outside the pool"),
+    ("writable-buffer", "crosses the end of the pool"),
+    ("descriptor", "the chain has more than 2^32 bytes"),
+    ("available-ring", "no such descriptor in its table"),
+    ("descriptor-table", "outside the pool"),
+    ("available-ring", "outside the pool"),
+    ("used-ring", "outside the pool"),
+];
+const OF_MESSAGES: (&str, &str) = ("message", "not in the interrupt window");
+
 /// A run that is over.
 pub struct Run {
     pub console: String,
@@ -77,6 +103,22 @@ pub fn messages(run: &Run) {
 /// What is wrong without an address.
 pub fn behaviour(run: &Run) {
     console(run, BEHAVIOURS);
+    let devices = run.report["devices"].as_array().unwrap();
+    for device in devices.iter().filter(|device| device["pool"] == "victims") {
+        let text = |refusal: &Value, field: &str| refusal[field].as_str().unwrap().to_owned();
+        let refusals = device["refusals"].as_array().unwrap().iter();
+        let seen: Vec<_> = refusals.map(|it| (text(it, "structure"), text(it, "reason"))).collect();
+        let certain = if device["kind"] == "rng" { &OF_RNG[..] } else { &OF_BLK };
+        let certain =
+            certain.iter().map(|(structure, reason)| ((*structure).to_owned(), (*reason).to_owned()));
+        let certain: Vec<_> = certain.collect();
+        assert!(seen.starts_with(&certain), "{device:#}");
+        for (structure, reason) in &seen[certain.len()..] {
+            let may = device["kind"] == "blk" && OF_RACES.contains(&(structure, reason));
+            let messages = device["transport"] == "pci" && (&**structure, &**reason) == OF_MESSAGES;
+            assert!(may || messages, "no row does this: {structure}: {reason}: {device:#}");
+        }
+    }
     assert!(run.disks.iter().all(|disk| *disk == Victims::OF_BEHAVIOUR.contents()), "a disk was written");
     witness(run);
 }
