@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Serving requests and accesses to registers allocate nothing: no guest makes cvmm grow, and a host that has no memory to give stops no device.
+//! Serving requests and accesses to registers allocate nothing: no guest makes cvmm grow, and a host that has no memory to
+//! give stops no device.
 
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};

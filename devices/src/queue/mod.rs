@@ -162,7 +162,8 @@ impl Queue {
     }
 
     /// Serves the chains that are available, up to one queue's worth and about [`TURN_BYTES`], and one while somebody
-    /// waits for the end, so that a turn is bounded: `serve` handles one and returns how many bytes it wrote into it, and what else it did.
+    /// waits for the end, so that a turn is bounded: `serve` handles one and returns how many bytes it wrote into it, and
+    /// what else it did.
     ///
     /// # Errors
     /// The first refusal, by the walk or by `serve`. Nothing was moved for that chain.
