@@ -2,6 +2,7 @@
 // Included twice by gate.rs, where `devices` is the crate with the check and the one without it.
 
 use std::fs::File;
+use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::{BASE, CHAIN, QUEUE, READ, REQUESTS, SIZE, shared_file};
 /// A driver, and what it drives.
 pub struct Device {
     memory: GuestMemoryMmap,
+    gate: Gate,
     index: u16,
     queue: Queue,
     chain: Chain,
@@ -52,7 +54,8 @@ impl Device {
 
         let queue = Queue::new(&gate, 0, QUEUE, WALK, QueueFeatures::default()).unwrap();
         let disk = Box::new(Pages { file: super::disk_file(), at: 0 });
-        let mut blk = Core::new("blk", Box::new(Blk::new(disk, "", SIZE, 1)), gate, Arc::new(Quiet));
+        let blk = Box::new(Blk::new(disk, "", SIZE, 1));
+        let mut blk = Core::new("blk", blk, gate.clone(), Arc::new(Quiet));
         for status in [1, 3] {
             blk.set_status(status);
         }
@@ -63,7 +66,7 @@ impl Device {
         blk.set_status(15);
         assert_eq!(blk.status(), 15);
 
-        let device = Self { memory, index: 0, queue, chain: Chain::default(), blk, blk_index: 0 };
+        let device = Self { memory, gate, index: 0, queue, chain: Chain::default(), blk, blk_index: 0 };
         device.write_chains();
         device.write_requests();
         device
@@ -110,6 +113,18 @@ impl Device {
 
     fn write<T: vm_memory::ByteValued>(&self, address: u64, value: &T) {
         self.memory.write_obj(*value, GuestAddress(address)).unwrap();
+    }
+
+    /// Checks as many addresses as a queue has descriptors, `times` times.
+    pub fn check(&mut self, times: u32) -> Duration {
+        let started = super::cpu_time();
+        for _ in 0..times {
+            for index in 0..QUEUE {
+                let address = black_box(DATA + 64 * u64::from(index));
+                let _ = black_box(self.gate.check(address, black_box(64)));
+            }
+        }
+        super::cpu_time() - started
     }
 
     /// Takes a queue full of chains, `times` times.

@@ -16,7 +16,7 @@ pub struct Gate {
 }
 
 // What a descriptor needs is always inlined: it costs no call, and the build without the check, with which the benchmark
-// compares, differs in nothing else.
+// compares, has the same calls.
 impl Gate {
     /// A device's gate to `pool`.
     pub fn new(pool: Pool) -> Self {
