@@ -11,7 +11,7 @@ use nix::sys::prctl::set_thp_disable;
 use tempfile::TempDir;
 
 use crate::check::Run;
-use crate::network::{self, Capture};
+use crate::network::{self, Capture, Flood};
 use crate::program;
 use crate::victims::{MEMORY, Victims};
 
@@ -21,6 +21,15 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Boots the guest with `scenario` on its command line, the victims, and the witness. None, and a word about it, where
 /// that can't be done: then so many `cases` are not tested.
 pub fn boot(scenario: &str, cases: usize, victims: Victims) -> Option<Run> {
+    boot_on(scenario, cases, victims, false)
+}
+
+/// The same, with a host that has always another frame for the guest.
+pub fn boot_flooded(scenario: &str, cases: usize, victims: Victims) -> Option<Run> {
+    boot_on(scenario, cases, victims, true)
+}
+
+fn boot_on(scenario: &str, cases: usize, victims: Victims, flooded: bool) -> Option<Run> {
     let not_tested = |why| say(&format!("matrix: {scenario}: {cases} cases NOT TESTED: {why}"));
     if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
         not_tested("there is no /dev/kvm here");
@@ -33,6 +42,7 @@ pub fn boot(scenario: &str, cases: usize, victims: Victims) -> Option<Run> {
     let run = network::alone(move |capture| {
         let cvmm = Path::new(env!("CARGO_BIN_EXE_cvmm"));
         let command = network::with_taps(cvmm, victims.taps(), victims.pairs);
+        let _flood = flooded.then(|| Flood::start(victims.taps()));
         run(command, &owned, victims, Some(&capture))
     });
     if run.is_none() {

@@ -14,8 +14,11 @@ mod program;
 mod victims;
 
 use cvmm_hostile::guest::{BEHAVIOURS, FLOODS};
-use cvmm_hostile::table::{Case, Kind, MESSAGES, Places, SENT, cases};
+use cvmm_hostile::table::{Case, Kind, MESSAGES, PROBE, Places, SENT, cases};
 use victims::Victims;
+
+/// Types of queues that floods of network devices are for.
+const FLOODED: [Kind; 3] = [Kind::Net, Kind::Receive, Kind::Control];
 
 /// A test for each device type, without and with indirect tables and event indices.
 macro_rules! over_each_kind {
@@ -91,15 +94,25 @@ fn behaviour_beyond_addresses() {
     check::behaviour(&run);
 }
 
-/// tests/hostile/src/guest/flood.rs, for network devices.
+/// tests/hostile/src/guest/flood.rs, for the queues of network devices. The receiving one is flooded from both sides: the host
+/// has always another frame.
 #[test]
 fn floods_of_net() {
-    let Some(run) = guest::boot("matrix=flood", FLOODS, Victims::one(Kind::Control)) else { return };
-    check::console(&run, FLOODS);
-    let frames = run.frames.as_ref().unwrap();
-    let honest = frames.iter().all(|frame| *frame == [SENT; 512]);
-    assert!(!frames.is_empty() && honest, "other frames were sent than were to be, over and over");
-    check::witness(&run);
+    for kind in FLOODED {
+        let (name, _) = Kind::ALL.into_iter().find(|(_, other)| *other == kind).unwrap();
+        let boot = if kind == Kind::Receive { guest::boot_flooded } else { guest::boot };
+        let Some(run) = boot(&format!("matrix={name},flood"), FLOODS, Victims::one(kind)) else { continue };
+        check::console(&run, FLOODS);
+        let frames = run.frames.as_ref().unwrap();
+        let sent = |frame: &[u8]| match kind {
+            Kind::Net => frame == [SENT; 512],
+            Kind::Receive => frame == PROBE,
+            _ => false,
+        };
+        assert!(frames.iter().all(|frame| sent(frame)), "{name}: other frames were sent than were to be");
+        assert_eq!(frames.is_empty(), kind == Kind::Control, "{name}");
+        check::witness(&run);
+    }
 }
 
 /// Each row says from where it follows, and the rows have names of their own. Prints how many cases there are, and the README
@@ -120,10 +133,10 @@ fn every_row_names_its_clause() {
         taps += if kind.id_and_queue().0 == 1 { 2 * cases.len() } else { 0 };
     }
     // Messages of each type of device.
-    let (messages, behaviours) = (3 * MESSAGES.len(), BEHAVIOURS + FLOODS);
+    let (messages, behaviours) = (3 * MESSAGES.len(), BEHAVIOURS + FLOODED.len() * FLOODS);
     let all = total + messages + behaviours;
     correct += 3 * MESSAGES.iter().filter(|message| message.refused.is_none()).count();
-    taps += MESSAGES.len() + FLOODS;
+    taps += MESSAGES.len() + FLOODED.len() * FLOODS;
     let readme = include_str!("../../../README.md").replace('\n', " ");
     for words in [
         format!("tries {all} cases, {} without root,", all - taps),

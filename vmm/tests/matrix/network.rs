@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A network of its own for a run, with taps in it, and all that the guest sends into them.
 
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use cvmm_hostile::table::ANSWERS;
@@ -18,7 +21,9 @@ use nix::sys::socket::{
 const WITH_TAPS: &str = "mount -t sysfs sysfs /sys && ip addr add \"$1/32\" dev lo && ip link set lo up && \
                          for all in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $all || exit 1; done && \
                          for tap in $(seq 0 $(($2 - 1))); do \
-                         ip tuntap add dev t$tap mode tap $3 && ip link set t$tap up || exit 1; done && shift 3 && exec \"$@\"";
+                         ip tuntap add dev t$tap mode tap $3 && ip link set t$tap up && \
+                         ip route add 192.168.91.$tap dev t$tap && \
+                         ip neigh replace 192.168.91.$tap lladdr 02:00:00:00:00:01 dev t$tap || exit 1; done && shift 3 && exec \"$@\"";
 /// Room for what is sent between two looks at it.
 const ROOM: usize = 16 << 20;
 
@@ -44,6 +49,31 @@ pub fn alone<T: Send + 'static>(run: impl FnOnce(Capture) -> T + Send + 'static)
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Sends as many frames as it can to the first `taps` taps of the network that its caller is in, until it is dropped. Each
+/// looks like the answer to a probe: it has its length, and is for the guest.
+pub struct Flood(Arc<AtomicBool>);
+
+impl Flood {
+    pub fn start(taps: usize) -> Self {
+        let ended = Arc::new(AtomicBool::new(false));
+        let flood = Self(Arc::clone(&ended));
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                // Nobody is there before the taps are, and a tap that is full takes no more.
+                (0..taps).for_each(|tap| drop(socket.send_to(&[], format!("192.168.91.{tap}:9"))));
+            }
+        });
+        flood
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Listens on all interfaces of a network.
 pub struct Capture(OwnedFd);
 
@@ -55,19 +85,22 @@ impl Capture {
         Ok(Self(socket))
     }
 
-    /// The frames that arrived since the last call, from the guest alone.
+    /// Frames that arrived since the last call, from the guest alone.
     pub fn take(&self) -> Vec<Vec<u8>> {
+        /// What a flood sends may come as fast as it is thrown away here.
+        const MOST: usize = 1 << 14;
         /// `sll_pkttype` of what this machine sent itself (Linux, if_packet.h).
         const OUTGOING: u8 = 4;
         let mut frames = Vec::new();
         let mut frame = vec![0; 1 << 17];
-        loop {
+        for _ in 0..MOST {
             match recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut frame) {
                 Ok((_, Some(from))) if from.pkttype() == OUTGOING => {}
                 Ok((length, _)) => frames.push(frame[..length].to_vec()),
-                Err(Errno::EAGAIN) => return frames,
+                Err(Errno::EAGAIN) => break,
                 Err(error) => panic!("the capture ended: {error}"),
             }
         }
+        frames
     }
 }

@@ -21,23 +21,21 @@ const WRITES: u32 = 100;
 /// Resets in the middle of it.
 const RESETS: u32 = 5;
 
-/// The types that a scenario of its own is for, since they need the host's networks.
-const NETS: [Kind; 2] = [Kind::Net, Kind::Control];
+/// Cases of a device type: one on either transport.
+pub const FLOODS: usize = 2;
 
-/// How many cases they are.
-pub const FLOODS: usize = 2 * NETS.len();
-
-/// Floods network devices. Returns how many cases there were.
+/// Floods a device of this type on either transport. Returns how many cases there were.
 pub(super) fn run(
     machine: &Machine,
     uart: &mut Uart,
     second: Second,
+    kind: Kind,
 ) -> core::result::Result<u32, &'static str> {
     use core::fmt::Write;
     let mut bench = Bench::new(machine)?;
     let mut done = 0;
-    for (pci, kind) in [false, true].into_iter().flat_map(|pci| NETS.map(|kind| (pci, kind))) {
-        let device = bench.victims(machine, kind, pci).next().ok_or("there is no network device")?;
+    for pci in [false, true] {
+        let device = bench.victims(machine, kind, pci).next().ok_or("there is no such device")?;
         let _ = match flood(machine, &mut bench, second, &device, kind) {
             Ok(()) => writeln!(uart, "ok {kind:?}"),
             Err(why) => writeln!(uart, "FAILED {kind:?} pci={pci}: {why} ({CLAUSE})"),

@@ -28,7 +28,7 @@ pub use rfc::RFC_CASES;
 pub use second::{START, work};
 pub use uart::Uart;
 
-/// `blk,plain`, `blk,indirect`, `blk,messages` and so on.
+/// `blk,plain`, `blk,indirect`, `blk,messages`, `blk,flood` and so on.
 fn cases_of(scenario: &str) -> Option<(Kind, &str)> {
     let (name, cases) = scenario.split_once(',')?;
     let (_, kind) = Kind::ALL.into_iter().find(|(other, _)| *other == name)?;
@@ -42,11 +42,11 @@ pub fn run(hardware: Hardware, zero_page: u64, second: &'static [u8]) -> ! {
     let mut uart = Uart::new(hardware, machine.uart);
     let done = match machine.scenario("matrix") {
         Some("behaviour") => behaviour::run(&machine, &mut uart, Second::new(hardware, second)),
-        Some("flood") => flood::run(&machine, &mut uart, Second::new(hardware, second)),
         Some("rfc") => rfc::run(&machine, &mut uart),
         Some("orders") => orders::run(&machine, &mut uart),
         Some(scenario) => match cases_of(scenario) {
             Some((kind, "messages")) => messages::run(&machine, &mut uart, kind),
+            Some((kind, "flood")) => flood::run(&machine, &mut uart, Second::new(hardware, second), kind),
             Some((kind, features)) => matrix::run(&machine, &mut uart, kind, features == "indirect"),
             None => Err("no such scenario"),
         },
