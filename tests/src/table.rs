@@ -35,11 +35,19 @@ struct Pool {
 }
 
 #[derive(Debug, Deserialize)]
+struct Extent {
+    base: u64,
+    size: u64,
+}
+
+#[derive(Debug, Deserialize)]
 struct Device {
     name: String,
     kind: String,
     transport: String,
     pool: String,
+    /// Its pool is there, and no other device's.
+    device_memory: Option<Extent>,
     queues: Vec<Queue>,
     dma: Dma,
     features: Features,
@@ -90,14 +98,23 @@ impl Report {
             text += &format!("{:<8} {:#x} to {end:#x}, {} MiB", pool.name, pool.base, pool.size >> 20);
             text += &format!(" of the guest's {} MiB\n", memory.total >> 20);
         }
+        for (device, own) in
+            self.devices.iter().filter_map(|device| Some((device, device.device_memory.as_ref()?)))
+        {
+            let end = own.base + own.size;
+            text += &format!("{} {:#x} to {end:#x}, {} MiB\n", device.pool, own.base, own.size >> 20);
+        }
+        let width = self.devices.iter().map(|device| device.pool.len()).max().unwrap_or(0).max("pool".len());
         text += &format!("held by  {}\n\n", memory.enforcement);
-        text += "device  kind  transport  rings in the pool           it read    it wrote  refused\n";
+        text += &format!("device  kind  transport  {:<width$}  ", "pool");
+        text += "rings in the pool           it read    it wrote  refused\n";
         for device in &self.devices {
             text += &format!(
-                "{:<7} {:<5} {:<10} {:<26} {:>9} {:>11} {:>8}\n",
+                "{:<7} {:<5} {:<10} {:<width$}  {:<26} {:>9} {:>11} {:>8}\n",
                 device.name,
                 device.kind,
                 device.transport,
+                device.pool,
                 rings(device, &memory.pools),
                 amount(device.dma.read.bytes),
                 amount(device.dma.written.bytes),
@@ -132,8 +149,9 @@ fn rings(device: &Device, pools: &[Pool]) -> String {
         device.queues.iter().flat_map(of_queue)
     };
     let Some(lowest) = rings().min() else { return "none set up".to_owned() };
-    let pool = pools.iter().find(|pool| pool.name == device.pool);
-    let inside = |ring: u64| pool.is_some_and(|pool| (pool.base..pool.base + pool.size).contains(&ring));
+    let shared = || pools.iter().find(|pool| pool.name == device.pool).map(|pool| (pool.base, pool.size));
+    let pool = device.device_memory.as_ref().map(|own| (own.base, own.size)).or_else(shared);
+    let inside = |ring: u64| pool.is_some_and(|(base, size)| (base..base + size).contains(&ring));
     let count = rings().filter(|&ring| inside(ring)).count();
     format!("{count} of {}, from {lowest:#x}", rings().count())
 }
@@ -174,13 +192,35 @@ mod tests {
         .unwrap();
         let table = report.table();
         assert!(table.contains("0x10000000 to 0x14000000, 64 MiB of the guest's 512 MiB"), "{table}");
-        assert!(table.contains("5 of 6, from 0x9000"), "{table}");
+        assert!(table.contains("blk0    blk   mmio       pool  5 of 6, from 0x9000"), "{table}");
         assert!(table.contains("512 B") && table.contains("20 KiB"), "{table}");
         let refusal =
             "refused blk0: queue 1, descriptor-table at 0x9000, 4096 bytes: outside the pool (3 times)";
         assert!(table.contains(refusal), "{table}");
         let offer = "FEATURES_OK refused by blk0: the driver did not accept RESTRICTED_DMA";
         assert!(table.contains(offer), "{table}");
+    }
+
+    /// `--spec rfc` on PCI.
+    #[test]
+    fn memory_of_a_device_is_its_pool() {
+        let dma = serde_json::json!({ "read": { "bytes": 0 }, "written": { "bytes": 0 } });
+        let queue = |ring: u64| serde_json::json!({ "descriptor_table": ring, "available_ring": ring, "used_ring": ring });
+        let report: Report = serde_json::from_value(serde_json::json!({
+            "outcome": { "kind": "powered-off", "detail": "the guest powered off" },
+            "memory": { "total": 0x2000_0000, "enforcement": "type system", "pools": [] },
+            "devices": [{
+                "name": "rng0", "kind": "rng", "transport": "pci", "pool": "rng0 device memory",
+                "device_memory": { "base": 0xcfe0_0000_u64, "size": 0x20_0000 },
+                "queues": [queue(0xcfe0_0000), queue(0xd000_0000)], "dma": dma,
+                "features": { "refused_offer": null }, "refused": 0, "refusals": [],
+            }],
+            "refused": 0,
+        }))
+        .unwrap();
+        let table = report.table();
+        assert!(table.contains("\nrng0 device memory 0xcfe00000 to 0xd0000000, 2 MiB\n"), "{table}");
+        assert!(table.contains("pci        rng0 device memory  3 of 6, from 0xcfe00000"), "{table}");
     }
 
     #[test]

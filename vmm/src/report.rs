@@ -9,6 +9,7 @@ use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
 use crate::Outcome;
+use crate::config::{FirmwareKind, SpecConfig};
 use crate::machine::Device;
 use crate::sandbox::Sandbox;
 
@@ -29,12 +30,27 @@ pub struct Report {
     /// What confined this process. None if the run ended before there was a machine.
     sandbox: Option<Sandbox>,
     cpus: usize,
+    /// What told the guest of its machine. None if the run ended before there was one.
+    firmware: Option<FirmwareKind>,
+    /// What devices said of their pools. None if the run ended before there was a machine.
+    spec: Option<SpecConfig>,
     devices: Vec<DeviceReport>,
     /// Refusals of all devices.
     refused: u64,
     /// What was warned of before the guest started: pools that are too small, and what is wrong with the text that `--spec`
     /// names.
     warnings: Vec<String>,
+}
+
+/// What was told before the guest started.
+#[derive(Debug)]
+pub struct Told {
+    /// What told the guest of its machine.
+    pub firmware: FirmwareKind,
+    /// What its devices say of their pools.
+    pub spec: SpecConfig,
+    /// What the user was warned of.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,15 +162,18 @@ impl Report {
             memory: None,
             sandbox: None,
             cpus: 0,
+            firmware: None,
+            spec: None,
             devices: Vec::new(),
             refused: 0,
             warnings: Vec::new(),
         }
     }
 
-    /// Adds what was warned of before the guest started.
-    pub fn with_warnings(self, warnings: Vec<String>) -> Self {
-        Self { warnings, ..self }
+    /// Adds what was told before the guest started: to it, and to whoever ran it.
+    pub fn with_told(self, told: Told) -> Self {
+        let Told { firmware, spec, warnings } = told;
+        Self { firmware: Some(firmware), spec: Some(spec), warnings, ..self }
     }
 
     /// The report of a run of `machine` with `devices`, during which `sandbox` held.

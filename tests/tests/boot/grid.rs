@@ -13,7 +13,7 @@ use cvmm_tests::{pattern, reach, workspace};
 
 use crate::disk::Images;
 use crate::guest::{Ended, Guest, MIB};
-use crate::report::Device;
+use crate::report::{self, Device};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kernel {
@@ -114,6 +114,16 @@ fn row(kernel: Kernel, firmware: &str) {
         let guest = options.iter().fold(guest, |guest, option| guest.option(*option));
         let guest = if kernel == Kernel::Patched { guest.patched() } else { guest };
         let ended = guest.run(0, "powered-off");
+        let report::Spec { name, feature_bit, unaware, registers_name_pool } = &ended.report.spec;
+        let told = (&**name, *feature_bit, unaware.as_deref(), *registers_name_pool);
+        let as_asked = match text {
+            Upstream => ("upstream", None, None, false),
+            RfcRefuse => ("rfc", Some(27), Some("refuse"), false),
+            RfcAllow => ("rfc", Some(27), Some("allow"), false),
+            PlanRefuse => ("plan", Some(45), Some("refuse"), true),
+            PlanAllow => ("plan", Some(45), Some("allow"), true),
+        };
+        assert_eq!((&*ended.report.firmware, told), (firmware, as_asked));
         for (index, transport) in TRANSPORTS.into_iter().enumerate() {
             let cell = expected(kernel, firmware, transport, text);
             println!("{kernel:?} {firmware} {transport} {text:?}: {cell:?}");

@@ -17,6 +17,8 @@ pub struct Report {
     pub memory: Memory,
     sandbox: Sandbox,
     pub cpus: u64,
+    pub firmware: String,
+    pub spec: Spec,
     pub devices: Vec<Device>,
     pub refused: u64,
     pub warnings: Vec<String>,
@@ -37,6 +39,15 @@ pub struct Memory {
     private: Vec<Extent>,
     pub pools: Vec<Pool>,
     enforcement: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub name: String,
+    pub feature_bit: Option<u8>,
+    pub unaware: Option<String>,
+    pub registers_name_pool: bool,
 }
 
 #[derive(Debug, Deserialize)]

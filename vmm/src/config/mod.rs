@@ -18,6 +18,7 @@ pub use spec::{PLAN_BIT, PROFILES, Profile, RFC_BIT, SpecConfig};
 use crate::cli::{MachineArgs, RunArgs};
 use crate::{Error, Result};
 use cvmm_arch::native::layout;
+use serde::Serialize;
 
 /// Kernel command line of every guest: the UART by its address (as `ttyS0`, Linux would first talk to a PC's port that
 /// is not there), the reset that an x86 machine without ACPI has, and a reset after a panic instead of a halt.
@@ -73,7 +74,8 @@ pub struct MachineConfig {
 }
 
 /// What tells the guest of its machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum FirmwareKind {
     /// A device tree.
     Dt,

@@ -2,6 +2,7 @@
 //! What a guest is told of the pool beyond what kernels know today: `--spec`, `--feature-bit`, `--unaware`.
 
 use cvmm_devices::virtio::RestrictedDma;
+use serde::Serialize;
 
 use crate::cli::MachineArgs;
 use crate::{Error, Result};
@@ -72,12 +73,38 @@ const RFC_DEFECTS: [&str; 4] = [
 ];
 
 /// What a guest is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(into = "Told")]
 pub struct SpecConfig {
     /// By which text.
     pub profile: &'static Profile,
     /// What each device says of its pool.
     pub restricted: RestrictedDma,
+}
+
+/// The same for programs: in `cvmm describe --format json`, and in the report.
+#[derive(Serialize)]
+struct Told {
+    /// By which text: `upstream`, `rfc` or `plan`.
+    name: &'static str,
+    /// Number of VIRTIO_F_RESTRICTED_DMA, if it is offered.
+    feature_bit: Option<u8>,
+    /// What becomes of a driver that does not accept it: `refuse` or `allow`.
+    unaware: Option<&'static str>,
+    /// Whether registers of each device name its pool (four-step plan, 4). Memory of a device's own is not told here.
+    registers_name_pool: bool,
+}
+
+impl From<SpecConfig> for Told {
+    fn from(spec: SpecConfig) -> Self {
+        let RestrictedDma { feature_bit, required, names_pool } = spec.restricted;
+        Self {
+            name: spec.profile.name,
+            feature_bit,
+            unaware: feature_bit.map(|_| if required { "refuse" } else { "allow" }),
+            registers_name_pool: names_pool && feature_bit.is_some(),
+        }
+    }
 }
 
 /// Reads the options.

@@ -8,7 +8,6 @@
 use std::borrow::Cow;
 
 use cvmm_arch::native::layout;
-use cvmm_devices::virtio::RestrictedDma;
 use cvmm_firmware::{AcpiTable, Binding, Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
@@ -23,9 +22,9 @@ const VERSION: u32 = 1;
 struct Description<'a> {
     version: u32,
     /// Which form the guest gets: `dt` or `acpi`.
-    firmware: &'static str,
+    firmware: FirmwareKind,
     /// What devices say of their pools.
-    spec: Spec,
+    spec: SpecConfig,
     /// The kernel command line.
     bootargs: &'a str,
     /// The boot processor first.
@@ -43,18 +42,6 @@ struct Description<'a> {
     devices: Vec<Device<'a>>,
     /// Null where the guest gets a device tree.
     acpi_tables: Option<Vec<Table>>,
-}
-
-#[derive(Serialize)]
-struct Spec {
-    /// By which text: `upstream`, `rfc` or `plan`.
-    name: &'static str,
-    /// Number of VIRTIO_F_RESTRICTED_DMA, if it is offered.
-    feature_bit: Option<u8>,
-    /// What becomes of a driver that does not accept it: `refuse` or `allow`.
-    unaware: Option<&'static str>,
-    /// Whether registers of each device name its pool (four-step plan, 4). Memory of a device's own is not told here.
-    registers_name_pool: bool,
 }
 
 #[derive(Serialize)]
@@ -182,11 +169,8 @@ impl<'a> Description<'a> {
         let (uart, Interrupt(uart_gsi)) = system.uart;
         Self {
             version: VERSION,
-            firmware: match config.firmware {
-                FirmwareKind::Dt => "dt",
-                FirmwareKind::Acpi => "acpi",
-            },
-            spec: Spec::new(&config.spec),
+            firmware: config.firmware,
+            spec: config.spec,
             bootargs: &machine.bootargs,
             cpus: machine.cpus.iter().map(|apic_id| Cpu { apic_id: *apic_id }).collect(),
             memory: Memory::new(machine),
@@ -214,18 +198,6 @@ impl<'a> Description<'a> {
                 .map(|(config, device)| Device::new(config, machine, device))
                 .collect(),
             acpi_tables: tables.map(|tables| tables.iter().map(Table::new).collect()),
-        }
-    }
-}
-
-impl Spec {
-    fn new(spec: &SpecConfig) -> Self {
-        let RestrictedDma { feature_bit, required, names_pool } = spec.restricted;
-        Self {
-            name: spec.profile.name,
-            feature_bit,
-            unaware: feature_bit.map(|_| if required { "refuse" } else { "allow" }),
-            registers_name_pool: names_pool && feature_bit.is_some(),
         }
     }
 }

@@ -19,12 +19,12 @@ use cvmm_firmware::Machine;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Kvm, VcpuFd};
 
-use crate::config::{ConsoleConfig, VmConfig};
+use crate::config::{ConsoleConfig, MachineConfig, VmConfig};
 use crate::host::disk::Image;
 use crate::host::files;
 use crate::host::terminal::RawTerminal;
 use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
-use crate::report::Report;
+use crate::report::{Report, Told};
 use crate::sandbox::{self, Sandbox, ThreadKind, Violation};
 use crate::{Error, Outcome, Result};
 use console::{Lost, open_console};
@@ -77,7 +77,7 @@ struct Guest {
     console: Lost,
     control: Control,
     sandbox: Sandbox,
-    warnings: Vec<String>,
+    told: Told,
     /// Restored when this goes, whichever way.
     _terminal: Option<RawTerminal>,
 }
@@ -94,6 +94,8 @@ impl Guest {
             .collect::<Result<_>>()?;
         let warnings = warnings::of(&config.machine, &machine, &devices);
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let MachineConfig { firmware, spec, .. } = config.machine;
+        let told = Told { firmware, spec, warnings };
         let disks = devices.iter_mut().filter_map(|opened| opened.disk.take()).collect();
         let images = open_images(config, &machine)?;
         let exit = Arc::new(ExitRequest::new()?);
@@ -132,7 +134,7 @@ impl Guest {
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
-        Ok(Self { machine, vm, vcpus, io, disks, console, control, sandbox, warnings, _terminal: terminal })
+        Ok(Self { machine, vm, vcpus, io, disks, console, control, sandbox, told, _terminal: terminal })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
@@ -152,7 +154,7 @@ impl Guest {
         }
         let outcome = with_violation(outcome, sandbox::violation());
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
-        let report = report.with_warnings(self.warnings);
+        let report = report.with_told(self.told);
         (outcome, report)
     }
 }
