@@ -30,6 +30,17 @@ pub struct Carried {
     pub folders: Vec<PathBuf>,
 }
 
+impl Carried {
+    /// What the VMM says of files by the host's paths, as those who gave it the files know them.
+    pub fn with_paths_of_here(&self, message: &str) -> String {
+        let there = self.there.iter().map(|(here, there)| (there, here));
+        let both = there.chain(self.back.iter().map(|(there, here)| (there, here)));
+        both.fold(message.to_owned(), |message, (there, here)| {
+            message.replace(there.as_str(), &here.to_string_lossy())
+        })
+    }
+}
+
 /// Rewrites `options` such that each file lies in `folder` on the host. A file that should be read but is not there keeps
 /// its path: the VMM then complains about it, in terms of its option.
 pub fn carry(options: &[String], folder: &Path) -> Carried {
@@ -224,6 +235,19 @@ mod tests {
         assert_eq!(there, ["kernel", "disk", "readonly"].map(|name| here.path().join(name)));
         let back: Vec<_> = carried.back.iter().map(|(_, to)| to.clone()).collect();
         assert_eq!(back, ["disk", "report", "log"].map(|name| here.path().join(name)));
+    }
+
+    #[test]
+    fn messages_name_the_files_that_were_given() {
+        let kernel = tempfile::NamedTempFile::new().unwrap();
+        let path = kernel.path().display();
+        let line = format!("--kernel {path} --report=/out/r --dump-acpi tables");
+        let carried = carry(&words(&line), Path::new("/lab/0"));
+        let name = kernel.path().file_name().unwrap().display();
+        let said =
+            format!("--kernel /lab/0/0-{name}: no kernel; /lab/0/1-r, /lab/0/2-tables/dsdt.aml: full\n");
+        let expected = format!("--kernel {path}: no kernel; /out/r, tables/dsdt.aml: full\n");
+        assert_eq!(carried.with_paths_of_here(&said), expected);
     }
 
     #[test]

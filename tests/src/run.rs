@@ -151,7 +151,7 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
         host.put(from, to)?;
     }
 
-    let ended = interact(host, &carried.arguments);
+    let ended = interact(host, &carried);
     let shown = show_table(host, &report);
     for (from, to) in &carried.back {
         // What was never written (the run was refused) leaves what is here alone.
@@ -225,11 +225,11 @@ fn show_table(host: &Host, report: &str) -> Result<()> {
 }
 
 /// Runs cvmm with its console on our terminal or standard input and output.
-fn interact(host: &Host, arguments: &[String]) -> Result<(Exit, String)> {
+fn interact(host: &Host, carried: &Carried) -> Result<(Exit, String)> {
     let raw = terminal::Raw::enter()?;
     let mut process = host.spawn(CommandLine {
         program: host.cvmm().to_owned(),
-        arguments: ["run".to_owned()].iter().chain(arguments).cloned().collect(),
+        arguments: ["run".to_owned()].iter().chain(&carried.arguments).cloned().collect(),
         terminal: raw.is_some(),
         ..CommandLine::default()
     })?;
@@ -241,7 +241,7 @@ fn interact(host: &Host, arguments: &[String]) -> Result<(Exit, String)> {
         let _ = match stream {
             Stream::Stdout => io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()),
             Stream::Stderr => {
-                let text = String::from_utf8_lossy(bytes).replace('\n', newline);
+                let text = carried.with_paths_of_here(&String::from_utf8_lossy(bytes)).replace('\n', newline);
                 io::stderr().write_all(text.as_bytes())
             }
         };
