@@ -34,9 +34,14 @@ impl Machine {
         &self.pools[usize::from(id.0)]
     }
 
-    /// Fails unless each virtio device has a pool that is there and that the guest is told of, and each on PCI a place of
-    /// its own on a bus that is there.
+    /// Fails unless pools are apart, each virtio device has one that is there and that the guest is told of, and each on PCI
+    /// has a place of its own on a bus that is there.
     pub fn check_devices(&self) -> Result<(), DeviceError> {
+        for (index, pool) in self.pools.iter().enumerate() {
+            if let Some(other) = self.pools[..index].iter().find(|other| other.range.overlaps(&pool.range)) {
+                return Err(DeviceError::PoolsOverlap(other.name.clone(), pool.name.clone()));
+            }
+        }
         let mut defaults = self.pools.iter().filter(|pool| pool.dma_default);
         if let (Some(_), Some(second)) = (defaults.next(), defaults.next()) {
             return Err(DeviceError::TwoDefaults(second.name.clone()));
@@ -83,6 +88,9 @@ pub enum DeviceError {
     /// Nothing would tell the guest of the memory.
     #[error("device {0} has a pool of its own in a BAR, and is not on PCI")]
     NoBar(String),
+    /// The devices of one would reach memory of the other's.
+    #[error("the pools {0} and {1} overlap")]
+    PoolsOverlap(String, String),
     /// A guest could take either.
     #[error("the pool {0} is the default one, and so is another")]
     TwoDefaults(String),

@@ -72,6 +72,9 @@ fn as_many_objects_as_names() {
     let mut machine = machine(1, Bus::Mmio, 1, false, 1);
     machine.cpus = (0..0x1000).collect();
     machine.pools = vec![machine.pools[0].clone(); 0x1000];
+    for (pool, base) in machine.pools.iter_mut().zip((1 << 32..).step_by(1 << 21)) {
+        pool.range = Range::fixed(base, 1 << 21);
+    }
     machine.virtio = vec![machine.virtio[0].clone(); 0x1000];
     acpi_tables(&machine, BASE).expect("there are names for these");
 }

@@ -103,6 +103,17 @@ fn a_device_without_a_pool_is_refused() {
     }
 }
 
+/// One byte in two pools is one too many.
+#[test]
+fn pools_that_overlap_are_refused() {
+    let mut machine = machine(1, Bus::Mmio, 1, false, 2);
+    let (base, size) = (machine.pools[0].range.base(), machine.pools[0].range.size());
+    machine.pools[1].range = Range::fixed(base + size, size);
+    assert!(device_tree(&machine).is_ok());
+    machine.pools[1].range = Range::fixed(base + size - 1, size);
+    assert!(matches!(device_tree(&machine), Err(FdtError::Device(DeviceError::PoolsOverlap(..)))));
+}
+
 /// A guest would find no pool for the device, or could take either.
 #[test]
 fn a_default_pool_that_is_none_or_not_the_only_one_is_refused() {

@@ -51,6 +51,7 @@ enum Spoil {
     OwnMemoryWithoutBar,
     TwoDefaults,
     NotDefault,
+    PoolsOverlap,
 }
 
 /// The machine that these bytes stand for; `false` if it is one that can't be.
@@ -189,6 +190,13 @@ fn spoil(machine: &mut Machine, how: Spoil) -> bool {
         }
         Spoil::TwoDefaults => {
             machine.pools.iter_mut().for_each(|pool| pool.dma_default = true);
+            pools > 1
+        }
+        Spoil::PoolsOverlap => {
+            let first = machine.pools.first().map(|pool| pool.range);
+            if let Some((last, first)) = machine.pools.last_mut().zip(first) {
+                last.range = first;
+            }
             pools > 1
         }
         Spoil::NotDefault => {
