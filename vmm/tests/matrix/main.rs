@@ -10,11 +10,13 @@
 mod check;
 mod guest;
 mod network;
+mod page;
 mod program;
 mod victims;
 
 use cvmm_hostile::guest::{BEHAVIOURS, FLOODS};
-use cvmm_hostile::table::{Case, Kind, MESSAGES, PROBE, Places, SENT, cases};
+use cvmm_hostile::table::{Case, Kind, MESSAGES, PROBE, SENT, cases};
+use page::PLACES;
 use victims::Victims;
 
 /// Types of queues that floods of network devices are for.
@@ -121,7 +123,6 @@ fn floods_of_net() {
 fn every_row_names_its_clause() {
     // Cases, those of them that are correct, so that they must be served, and those that need taps.
     let (mut total, mut correct, mut taps) = (0, 0, 0);
-    let places = Places { pool: 18 << 20, pool_end: 20 << 20, other: 16 << 20, registers: 0xd000_0000 };
     for (kind, indirect) in Kind::ALL.into_iter().flat_map(|(_, kind)| [(kind, false), (kind, true)]) {
         let cases: Vec<_> = cases(kind, indirect).collect();
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
@@ -129,7 +130,7 @@ fn every_row_names_its_clause() {
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
         assert!(cases.iter().all(|case| !case.clauses().0.is_empty() && !case.clauses().1.is_empty()));
         total += 2 * cases.len();
-        correct += 2 * cases.iter().filter(|case| case.record(&places, indirect).is_none()).count();
+        correct += 2 * cases.iter().filter(|case| case.record(&PLACES, indirect).is_none()).count();
         taps += if kind.id_and_queue().0 == 1 { 2 * cases.len() } else { 0 };
     }
     // Messages of each type of device.

@@ -20,7 +20,7 @@ mod uart;
 use crate::table::Kind;
 use second::Second;
 
-pub use behaviour::BEHAVIOURS;
+pub use behaviour::{BEHAVIOURS, behaviours};
 pub use flood::FLOODS;
 pub use hardware::Hardware;
 pub use machine::Machine;

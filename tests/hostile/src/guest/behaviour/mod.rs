@@ -48,6 +48,14 @@ const NOT_PCI: &str = "the device is not on PCI";
 /// How many cases they are.
 pub const BEHAVIOURS: usize = 2 * count(&ROWS) + count(&PCI_ROWS);
 
+/// Their names, from where follows what must come of each, and whether it is for PCI alone.
+pub fn behaviours() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+    let of = |rows: &'static [&'static [Row]], pci| {
+        rows.iter().copied().flatten().map(move |row| (row.name, row.clause, pci))
+    };
+    of(&ROWS, false).chain(of(&PCI_ROWS, true))
+}
+
 const fn count(parts: &[&[Row]]) -> usize {
     let (mut total, mut part) = (0, 0);
     while part < parts.len() {

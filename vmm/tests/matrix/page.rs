@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The page for those who would rather read the rows than their source.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use cvmm_hostile::guest::behaviours;
+use cvmm_hostile::table::malformed::MALFORMED;
+use cvmm_hostile::table::subject::SUBJECTS;
+use cvmm_hostile::table::way::{Expected, WAYS};
+use cvmm_hostile::table::{Case, Kind, MESSAGES, Places, cases};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/review/matrix.md");
+/// Asks for the page to be written.
+const WRITE: &str = "CVMM_WRITE_PAGE";
+
+/// Where things are in the machine of a run; the registers are those of one of its devices.
+pub const PLACES: Places =
+    Places { pool: 18 << 20, pool_end: 20 << 20, other: 16 << 20, registers: 0xd000_0000 };
+
+/// The page has the rows, all of them, with what the runs make of them.
+#[test]
+fn the_page_has_the_rows() {
+    let page = page();
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(PAGE, &page).unwrap();
+    }
+    let there = std::fs::read_to_string(Path::new(PAGE)).unwrap();
+    assert!(
+        there == page,
+        "{PAGE} has other rows; {WRITE}=1 cargo test -p cvmm --test matrix page writes it"
+    );
+}
+
+/// A case as it is run: on either transport.
+struct Run {
+    kind: Kind,
+    indirect: bool,
+    case: Case,
+}
+
+fn page() -> String {
+    let features = |kind| [(kind, false), (kind, true)];
+    let of = |(kind, indirect)| cases(kind, indirect).map(move |case| Run { kind, indirect, case });
+    let runs: Vec<Run> = Kind::ALL.into_iter().flat_map(|(_, kind)| features(kind)).flat_map(of).collect();
+    let mut page = format!(
+        "# The matrix\n\n\
+         The rows of [the hostile guest](../../tests/hostile/src/table), written by the test that runs them \
+         (`{WRITE}=1 cargo test -p cvmm --test matrix page`), which is red if this page is not what they are. `cargo test -p cvmm \
+         --test matrix` runs them all, on any `/dev/kvm`; those of network devices need root.\n\n\
+         After each of the {} cases of the first three tables: private memory, which is full of a pattern, and all of the pool but what a correct request may have \
+         written, are as before; no other byte has left by a disk or a tap; another device, with a pool of its own, has served \
+         a request meanwhile; the device serves a correct request after a reset; and the report has exactly the refusals that \
+         are named here, with the address and length that the driver gave. A device that has refused has set \
+         DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, 2.1.2).\n\n",
+        2 * runs.len() + 3 * MESSAGES.len()
+    );
+    structures(&mut page);
+    ways(&mut page, &runs);
+    malformed(&mut page, &runs);
+    messages(&mut page);
+    behaviour(&mut page);
+    page
+}
+
+fn names(kinds: impl Iterator<Item = Kind>) -> String {
+    let name = |kind| Kind::ALL.into_iter().find(|(_, other)| *other == kind).map_or("", |(name, _)| name);
+    kinds.map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// Names of structures, each once.
+fn columns() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for subject in SUBJECTS {
+        if !names.contains(&subject.name) {
+            names.push(subject.name);
+        }
+    }
+    names
+}
+
+fn structures(page: &mut String) {
+    *page += "## Structures\n\n`receive` and `control` are queues of a network device, `net` is the one that transmits.\n\n\
+              | structure | of | bytes | alignment | clause |\n|---|---|---|---|---|\n";
+    for name in columns() {
+        let mut of: Vec<_> = SUBJECTS.iter().filter(|subject| subject.name == name).collect();
+        while let Some(first) = of.first().copied() {
+            let (same, other): (Vec<_>, _) = of.into_iter().partition(|s| {
+                (s.length, s.alignment, s.clause) == (first.length, first.alignment, first.clause)
+            });
+            let kinds = names(same.iter().map(|subject| subject.kind));
+            let (length, alignment, clause) = (first.length, first.alignment, first.clause);
+            writeln!(page, "| {name} | {kinds} | {length} | {alignment} | {clause} |").unwrap();
+            of = other;
+        }
+    }
+}
+
+fn ways(page: &mut String, runs: &[Run]) {
+    let columns = columns();
+    let Places { pool, pool_end, other, .. } = PLACES;
+    write!(
+        page,
+        "\n## Structures in wrong places\n\n\
+         The device's pool is {pool:#x} to {pool_end:#x}, another's is {other:#x} to {pool:#x}. A number says how many cases there \
+         are: over device types, both transports, and with and without indirect tables and event indices. The place is that of \
+         the first structure in the row. Where no clause is named: {}.\n\n\
+         | way | place | must be | {} | clause |\n|---|---|---|{}---|\n",
+        WAYS[0].clause,
+        columns.join(" | "),
+        "---|".repeat(columns.len()),
+    )
+    .unwrap();
+    for way in WAYS {
+        let here = |run: &&Run| matches!(run.case, Case::Misplaced(_, w) if (w.name, w.clause) == (way.name, way.clause));
+        let mut counts = vec![0; columns.len()];
+        let (mut place, mut reasons) = (None, Vec::new());
+        for run in runs.iter().filter(here) {
+            let Case::Misplaced(subject, _) = run.case else { continue };
+            counts[columns.iter().position(|name| *name == subject.name).unwrap()] += 2;
+            place = place.or_else(|| Some((way.place)(&PLACES, subject)));
+            let reason = match (way.expected, run.case.record(&PLACES, run.indirect)) {
+                (Expected::Served, None) => "**served**",
+                (Expected::Refused(_), Some(record)) => record.reason,
+                (expected, record) => panic!("{}: {expected:?}, but {record:?}", way.name),
+            };
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+        let (base, length) = place.unwrap();
+        let counts = counts.iter().map(|count| if *count == 0 { String::new() } else { count.to_string() });
+        let counts = counts.collect::<Vec<_>>().join(" | ");
+        let clause = if way.clause == WAYS[0].clause { "" } else { way.clause };
+        let (name, reasons) = (way.name, reasons.join("; or "));
+        writeln!(page, "| {name} | {base:#x}, {length} | {reasons} | {counts} | {clause} |").unwrap();
+    }
+}
+
+fn malformed(page: &mut String, runs: &[Run]) {
+    *page += "\n## Chains and rings that are wrong in themselves\n\n\
+              | row | of | cases | refused | because | clause |\n|---|---|---|---|---|---|\n";
+    for row in MALFORMED {
+        let here = |run: &&Run| matches!(run.case, Case::Malformed(m, _) if (m.name, m.kinds) == (row.name, row.kinds));
+        let mut of: Vec<_> = runs.iter().filter(here).collect();
+        let record = of.first().and_then(|run| run.case.record(&PLACES, run.indirect)).unwrap();
+        let (count, structure) = (2 * of.len(), record.structure);
+        of.dedup_by_key(|run| run.kind);
+        let kinds = names(of.iter().map(|run| run.kind));
+        let (name, reason, clause) = (row.name, row.reason, row.clause);
+        writeln!(page, "| {name} | {kinds} | {count} | {structure} | {reason} | {clause} |").unwrap();
+    }
+}
+
+fn messages(page: &mut String) {
+    let usual = MESSAGES[0].clause;
+    write!(
+        page,
+        "\n## Messages of MSI-X table entries\n\nOf blk, rng and net, each, on PCI. Where no clause is named: {usual}.\n\n\
+         | row | address | must be | clause |\n|---|---|---|---|\n"
+    )
+    .unwrap();
+    for message in MESSAGES {
+        let clause = if message.clause == usual { "" } else { message.clause };
+        let (name, address) = (message.name, (message.address)(&PLACES));
+        let result = message.refused.unwrap_or("**sent**");
+        writeln!(page, "| {name} | {address:#x} | {result} | {clause} |").unwrap();
+    }
+}
+
+fn behaviour(page: &mut String) {
+    *page += "\n## Behaviour\n\nOf a disk (some rows use the entropy device, too). The [rows](../../tests/hostile/src/guest/behaviour) \
+              are programs, and what each asserts is there. Floods are also run for each queue of a network device, and the \
+              one that receives is flooded by the host at the same time.\n\n\
+              | row | on | clause |\n|---|---|---|\n";
+    for (name, clause, pci_only) in behaviours() {
+        let on = if pci_only { "PCI" } else { "both" };
+        writeln!(page, "| {name} | {on} | {clause} |").unwrap();
+    }
+}
