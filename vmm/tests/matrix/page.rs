@@ -48,11 +48,11 @@ fn page() -> String {
          The rows of [the hostile guest](../../tests/hostile/src/table), written by the test that runs them \
          (`{WRITE}=1 cargo test -p cvmm --test matrix page`), which is red if this page is not what they are. `cargo test -p cvmm \
          --test matrix` runs them all, on any `/dev/kvm`; those of network devices need root.\n\n\
-         After each of the {} cases of the first three tables: private memory, which is full of a pattern, and all of the pool but what a correct request may have \
-         written, are as before; no other byte has left by a disk or a tap; another device, with a pool of its own, has served \
-         a request meanwhile; the device serves a correct request after a reset; and the report has exactly the refusals that \
-         are named here, with the address and length that the driver gave. A device that has refused has set \
-         DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, 2.1.2).\n\n",
+         After each of the {} cases of places, chains and messages: private memory, which is full of a pattern, and the pool, but \
+         for what a correct request writes, are as before; no other byte has left by a disk or a tap; another device, with a \
+         pool of its own, has served a request meanwhile; the device serves a correct request after a reset; and the report \
+         has exactly the refusals that are named here, with the address and length that the driver gave. A device that has \
+         refused has set DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, 2.1.2).\n\n",
         2 * runs.len() + 3 * MESSAGES.len()
     );
     structures(&mut page);

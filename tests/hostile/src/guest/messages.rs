@@ -40,6 +40,7 @@ fn attempt(
     if !(device.reset() && device.negotiate(false)) {
         return Err("the device does not start");
     }
+    bench.remember_pool();
     let [a, b, c, d, e, f, g, h] = (message.address)(&places).to_le_bytes();
     pci::enable_msix(hardware, &structures, true);
     hardware.write(structures.table, u32::from_le_bytes([a, b, c, d]));
@@ -57,5 +58,6 @@ fn attempt(
     }
     bench.witness()?;
     bench.private_is_unchanged()?;
+    bench.pool_is_unchanged(&places)?;
     bench.serve(device, &honest, false)
 }
