@@ -64,7 +64,7 @@ fn fetch(cache: &Path) -> Result<CloudKernel> {
     let aside = tempfile::tempdir_in(cache)?;
     run(Command::new("apt-get")
         // The cache may lie where apt's own user cannot write.
-        .args(["--quiet=2", "-o", "APT::Sandbox::User=root", "download"])
+        .args(["--quiet=2", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", "download"])
         .arg(format!("{package}={version}"))
         .current_dir(aside.path()))?;
     let archive = only_entry(aside.path(), &package)?;

@@ -75,7 +75,8 @@ pub fn is_root() -> bool {
 /// Runs apt-get without questions; its output goes to stderr, where the lab's own messages go.
 pub fn apt_get(arguments: &[&str]) -> Result<()> {
     let status = Command::new("apt-get")
-        .arg("--quiet=2")
+        // Somebody else may be installing, and a mirror may be busy.
+        .args(["--quiet=2", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())

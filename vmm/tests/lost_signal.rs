@@ -17,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
+use common::{LOOP, cvmm, elf, kvm, ran, wait_for_end, wait_until};
 
 const KVM_RUN: u64 = 0xae80;
 /// More than there are between two KVM_RUN.
@@ -30,6 +30,8 @@ fn vcpu(process: u32) -> Option<PathBuf> {
     let read = |task: &Path, name| fs::read_to_string(task.join(name)).unwrap_or_default();
     tasks.find(|task| {
         read(task, "comm").trim() == "vcpu0"
+            // It has been in KVM_RUN: to step through all that comes before would take a minute.
+            && ran(task)
             // In user mode, or in KVM_RUN (proc_pid_syscall(5)).
             && (read(task, "syscall").starts_with("running") || read(task, "syscall").contains("0xae80"))
     })

@@ -89,6 +89,18 @@ impl Process {
         }
     }
 
+    /// Waits until the program ends, as long as it is never silent for longer than `limit`.
+    pub fn wait_while_it_writes(&mut self, limit: Duration) -> Result<Exit> {
+        loop {
+            if let Some((exit, _)) = self.exit {
+                return Ok(exit);
+            }
+            if matches!(self.next_event(Instant::now() + limit)?, Progress::TimedOut) {
+                return Err(self.failure(&format!("wrote nothing for {} s", limit.as_secs())));
+            }
+        }
+    }
+
     /// Waits for a line that contains `text`; lines that came before count, too.
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<Line> {
         let deadline = Instant::now() + limit;
@@ -210,7 +222,7 @@ impl Drop for Process {
             // It may have ended by itself, and the host with it.
             let kill = Request::Signal { job: self.job, signal: libc::SIGKILL, children: true };
             let _ = self.client.order(&kill, &[]);
-            let _ = self.wait(Duration::from_secs(5));
+            let _ = self.wait(Duration::from_secs(60));
         }
     }
 }

@@ -45,9 +45,8 @@ fn output_comes_in_lines_with_times_and_the_exit_code() {
     assert_eq!(process.wait(LIMIT).unwrap(), Exit::Code(7));
     assert_eq!(process.stdout(), "one\ntwo\nrest\n");
     assert_eq!(process.stderr(), "wrong\n");
-    let (one, two) = (&process.lines()[0], &process.lines()[1]);
     // Lines have the time at which they were read, which a busy machine may do late.
-    assert!(two.at - one.at >= Duration::from_millis(500), "{one:?} {two:?}");
+    assert!(process.lines()[1].at >= Duration::from_secs(1), "{:?}", process.lines());
     assert!(process.elapsed().unwrap() >= Duration::from_secs(1));
 }
 

@@ -51,7 +51,7 @@ fn boot(scenario: &str, victims: Victims) -> Run {
     ]);
     let command = CommandLine { program: host.cvmm().to_owned(), arguments, ..CommandLine::default() };
     let mut process = host.spawn(command).unwrap();
-    let exit = process.wait(crate::guest::LIMIT).unwrap();
+    let exit = process.wait_while_it_writes(crate::guest::LIMIT).unwrap();
     if exit != Exit::Code(0) {
         panic!("{:#}", process.failure(&format!("ended with {exit:?}")));
     }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,13 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Whether a thread has run for some ticks: that of a vCPU has used them in its guest, since nothing before takes so long.
+pub fn ran(task: &Path) -> bool {
+    let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum::<u64>() > 2
 }
 
 /// From now on, this process gets no more memory: neither address space nor data.

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::prctl::set_thp_disable;
 use tempfile::TempDir;
 
 use crate::cgroup::Cgroup;
@@ -119,6 +120,8 @@ fn a_guest_goes_on_where_memory_is_short() {
         return;
     }
     let Some(group) = Cgroup::new(LIMIT) else { return };
+    // A huge page for each place that the guest touches would be most of it.
+    set_thp_disable(true).unwrap();
     // Not in memory, as /tmp may be, which would count.
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let image = place::image(folder.path(), SECTORS);

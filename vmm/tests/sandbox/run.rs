@@ -13,7 +13,7 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::common::{LOOP, cvmm, elf, kvm, wait_for_end, wait_until};
+use crate::common::{LOOP, cvmm, elf, kvm, ran, wait_for_end, wait_until};
 use crate::place;
 
 /// cvmm with a disk, an entropy device and a terminal.
@@ -67,9 +67,13 @@ impl Run {
         &self.threads
     }
 
-    /// Waits until the guest has used up some time, so that all threads have started.
+    /// Waits until the guest has used up some time, and each other thread waits for work.
     pub fn wait_until_running(&self) {
         wait_until("a guest that runs", || self.task("vcpu0").is_some_and(|task| ran(&task)));
+        let others = self.threads.iter().filter(|name| **name != "vcpu0");
+        for name in others {
+            wait_until("a thread that waits", || self.task(name).is_some_and(|task| waits(&task)));
+        }
     }
 
     /// The folder of the thread with this name.
@@ -115,11 +119,10 @@ impl Drop for Run {
     }
 }
 
-/// Whether a thread has run for a tick.
-fn ran(task: &Path) -> bool {
-    let stat = fs::read_to_string(task.join("stat")).unwrap();
-    let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
-    fields.map(|field| field.parse::<u64>().unwrap()).sum::<u64>() > 2
+/// Whether a thread is in a system call (proc_pid_syscall(5)).
+fn waits(task: &Path) -> bool {
+    fs::read_to_string(task.join("syscall"))
+        .is_ok_and(|call| call.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// The value of `field` in the status of a thread.

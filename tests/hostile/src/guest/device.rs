@@ -23,8 +23,8 @@ const RESTRICTED_DMA: u64 = 1 << 45;
 /// The interrupt cause "configuration change", in InterruptStatus and in ISR status.
 const CONFIGURATION: u32 = 2;
 
-/// Polls after which a device is taken to be stuck: some seconds, since each is an exit.
-pub(super) const PATIENCE: u32 = 50_000;
+/// Polls after which a device is taken to be stuck, each of them an exit: a second where those are fast, a minute where not.
+pub(super) const PATIENCE: u32 = 1_000_000;
 
 /// Offsets of virtio-mmio registers (virtio 1.3, 4.2.2).
 mod mmio {

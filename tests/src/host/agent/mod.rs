@@ -109,7 +109,10 @@ impl Agent {
         let port = listener.local_addr()?.port();
         let outbox = self.outbox.clone();
         std::thread::spawn(move || {
-            let summary = listener.accept().and_then(|(stream, _)| crate::peer::serve(stream));
+            let accepted = listener.accept();
+            // Whoever is told of the end may listen there at once.
+            drop(listener);
+            let summary = accepted.and_then(|(stream, _)| crate::peer::serve(stream));
             let received = summary
                 .map(|summary| Received { bytes: summary.bytes, sha256: pattern::hex(&summary.sha256) })
                 .map_err(|error| error.to_string());
