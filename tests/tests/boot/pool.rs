@@ -38,7 +38,8 @@ fn the_kernel_makes_our_pool_and_gives_it_to_each_device() {
     ended.report.assert_honest(&[("blk0", 1), ("net0", 2), ("rng0", 1)]);
 }
 
-/// Two runs of the same guest do the same: same places, same bytes. A disk that is only read, one CPU.
+/// Two runs of the same guest do the same: same places, same bytes. A disk that is only read, one CPU, and no other device: the
+/// kernel asks an entropy device again and again, and how often before it finds the disk depends on time.
 #[test]
 fn two_runs_have_the_same_numbers() {
     let (host, images) = (Host::shared(), Images::new());
@@ -47,10 +48,9 @@ fn two_runs_have_the_same_numbers() {
         let ended = Guest::new(&host, "blk")
             .word("cvmm.blk=vda:ro")
             .disk(&image, "disk", ",ro")
-            .option("--rng")
             .run(0, "powered-off");
         ended.passed(names::blk(&["vda:ro"]));
-        ended.report.assert_honest(&[("blk0", 1), ("rng0", 1)]);
+        ended.report.assert_honest(&[("blk0", 1)]);
         ended.report
     };
     let (first, second) = (run(), run());
