@@ -7,7 +7,7 @@ use super::Hardware;
 use super::device::{Device, PATIENCE};
 use super::machine::Machine;
 use crate::table::case::Setup;
-use crate::table::subject::{Descriptor, Table};
+use crate::table::subject::{Descriptor, Table, WRITE};
 use crate::table::{DATA, DISK_PATTERN, Kind, PROBE, Places, QUEUE_SIZE, Request, SENT, WRITTEN};
 
 /// What went wrong.
@@ -22,6 +22,8 @@ const WORK: u64 = 0x8000;
 /// Bytes before a frame (virtio 1.3, 5.1.6), and of the frame that answers ours.
 const HEADER: u64 = 12;
 const ANSWER: u64 = 42;
+/// Bytes of a used ring (virtio 1.3, 2.7.8): flags, index, elements, and the event field.
+const USED_LEN: u64 = 6 + 8 * QUEUE_SIZE as u64;
 
 /// A copy of the pool as it was before a request.
 static SNAPSHOT: [AtomicU64; POOL_WORDS] = [const { AtomicU64::new(0) }; POOL_WORDS];
@@ -78,12 +80,22 @@ impl Bench {
         Places { pool, pool_end, other, registers: device.registers }
     }
 
-    /// A request that must be served, by a device that was just reset.
+    /// A request that must be served, by a device that was just reset, and that writes its used element, its buffers, and
+    /// nothing else.
     pub(super) fn serve(&self, device: &Device, setup: &Setup, indirect: bool) -> Result {
         if !self.submit(device, setup, indirect)? {
             return Err("a queue in the pool was not enabled");
         }
-        self.finish(device, setup)
+        self.finish(device, setup)?;
+        let table = setup.chain();
+        let writable = table.iter().filter(|buffer| buffer.flags & WRITE != 0);
+        self.pool_is_unchanged_but(|at| {
+            // Its index and its first element.
+            let used = [(setup.used, 12)].into_iter().chain(self.fields(device, setup.used));
+            let mut written =
+                used.chain(writable.clone().map(|buffer| (buffer.address, u64::from(buffer.length))));
+            written.any(|(start, length)| at.wrapping_sub(start) < length)
+        })
     }
 
     /// Waits for the end of a request, and looks at what it brought.
@@ -138,7 +150,7 @@ impl Bench {
         if self.hardware.read::<u16>(places.used() + 2) != 0 {
             return Err("the request was completed");
         }
-        self.pool_is_unchanged(&places)
+        self.pool_is_unchanged(device)
     }
 
     /// Private memory is as it was.
@@ -258,12 +270,25 @@ impl Bench {
         fence(Ordering::SeqCst);
     }
 
-    /// Whether the pool is as it was, but for the flags and events of the used rings, which are the device's.
-    pub(super) fn pool_is_unchanged(&self, places: &Places) -> Result {
-        let rings = [places.used(), places.asking().used()];
+    /// Whether the pool is as it was, but for what is the device's at any time.
+    pub(super) fn pool_is_unchanged(&self, device: &Device) -> Result {
+        let used = self.places(device).used();
+        self.pool_is_unchanged_but(|at| {
+            self.fields(device, used).into_iter().any(|(start, length)| at.wrapping_sub(start) < length)
+        })
+    }
+
+    /// Flags and event field of a used ring, by which the device says when it wants notifications (virtio 1.3, 2.7.10), and
+    /// the ring of the queue that sends, if it asks for a frame.
+    fn fields(&self, device: &Device, used: u64) -> [(u64, u64); 3] {
+        [(used, 2), (used + USED_LEN - 2, 2), (self.places(device).asking().used(), USED_LEN)]
+    }
+
+    fn pool_is_unchanged_but(&self, may: impl Fn(u64) -> bool) -> Result {
         for (address, copy) in words(self.pool).zip(&SNAPSHOT) {
-            let ours = rings.iter().any(|ring| (*ring..ring + 72).contains(&address));
-            if !ours && self.hardware.read::<u64>(address) != copy.load(Ordering::Relaxed) {
+            let differing = self.hardware.read::<u64>(address) ^ copy.load(Ordering::Relaxed);
+            let mut bytes = (address..).zip(differing.to_le_bytes()).filter(|(_, bits)| *bits != 0);
+            if differing != 0 && !bytes.all(|(at, _)| may(at)) {
                 return Err("the pool was written");
             }
         }

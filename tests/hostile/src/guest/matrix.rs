@@ -52,7 +52,10 @@ fn attempt(bench: &mut Bench, device: &Device, case: &Case, kind: Kind, indirect
     let setup = case.setup(&places, indirect);
     match case.record(&places, indirect) {
         Some(_) => bench.refuse(device, &setup, indirect)?,
-        None => bench.serve(device, &setup, indirect)?,
+        None => {
+            bench.serve(device, &setup, indirect)?;
+            bench.witness()?;
+        }
     }
     bench.private_is_unchanged()?;
     let request = kind.request();

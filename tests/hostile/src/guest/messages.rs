@@ -58,6 +58,6 @@ fn attempt(
     }
     bench.witness()?;
     bench.private_is_unchanged()?;
-    bench.pool_is_unchanged(&places)?;
+    bench.pool_is_unchanged(device)?;
     bench.serve(device, &honest, false)
 }

@@ -79,7 +79,7 @@ pub(super) const ROWS: &[Row] = &[
             ensure(!device.enable_queue(&honest), "a queue was enabled")?;
             device.notify();
             stage.bench.witness()?;
-            stage.bench.pool_is_unchanged(&stage.places())
+            stage.bench.pool_is_unchanged(&stage.device)
         },
     },
     Row {
@@ -110,7 +110,7 @@ pub(super) const ROWS: &[Row] = &[
                 device.start();
                 device.notify();
                 device.wait_for_refusal()?;
-                stage.bench.pool_is_unchanged(&stage.places())?;
+                stage.bench.pool_is_unchanged(&stage.device)?;
             }
             Ok(())
         },

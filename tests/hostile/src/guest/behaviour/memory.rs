@@ -79,7 +79,7 @@ pub(super) const ROWS: &[Row] = &[
                 for _ in 0..20 {
                     device.status();
                 }
-                stage.bench.pool_is_unchanged(&stage.places())?;
+                stage.bench.pool_is_unchanged(&stage.device)?;
             }
             Ok(())
         },

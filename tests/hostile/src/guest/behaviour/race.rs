@@ -40,7 +40,7 @@ pub(super) const ROWS: &[Row] = &[
                     // Enabled, each of its areas is in the pool: it is the one that the first CPU wrote.
                     if refused {
                         stage.bench.witness()?;
-                        stage.bench.pool_is_unchanged(&stage.bench.places(&device))?;
+                        stage.bench.pool_is_unchanged(&stage.device)?;
                     } else {
                         stage.bench.finish(&device, &honest)?;
                     }
