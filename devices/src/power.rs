@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a guest ends itself without ACPI: a power control register for `syscon-poweroff` and `syscon-reboot`, the
-//! keyboard controller's reset line, and the pvpanic event register.
+//! How a guest ends itself. With a device tree: a power control register for `syscon-poweroff` and `syscon-reboot`, and the
+//! keyboard controller's reset line. With ACPI: its sleep and reset registers. With either: the pvpanic event register.
 
 use std::fmt;
 use std::sync::Arc;

@@ -31,13 +31,12 @@ pub fn static_programs() -> Result<Programs> {
         host_agent: release.join("host-agent"),
         guest_init: release.join("guest-init"),
     };
-    if !programs.cvmm.exists() {
-        eprintln!("lab: building the static programs (the first time takes some minutes)");
-    }
+    let time = if programs.cvmm.exists() { "" } else { " (the first time takes some minutes)" };
+    eprintln!("lab: building the static programs{time}");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(workspace::root())
-        .args(["build", "--quiet", "--release", "--target", TARGET, "--target-dir"])
+        .args(["build", "--release", "--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .args(["--package", "cvmm", "--package", "cvmm-tests"])
         .args(["--bin", "cvmm", "--bin", "host-agent", "--bin", "guest-init"])

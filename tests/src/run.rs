@@ -171,9 +171,11 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
 
 /// Whether a stock kernel would not find the pool: that of a PCI function, one that ACPI describes, or a catch-all.
 fn needs_patches(options: &[String]) -> bool {
-    options.iter().any(|option| option.contains("transport=pci"))
+    let spec = options::value(options, "--spec");
+    // With the RFC's text, no kernel finds it on PCI.
+    options.iter().any(|option| option.contains("transport=pci")) && spec.as_deref() != Some("rfc")
         || options::value(options, "--firmware").is_some_and(|firmware| firmware == "acpi")
-        || options::value(options, "--spec").is_some_and(|spec| spec == "plan")
+        || spec.is_some_and(|spec| spec == "plan")
 }
 
 /// What can't be carried to the host, or brought home, is better known before the guest runs. A host that is this machine

@@ -138,7 +138,7 @@ impl Report {
                 );
             }
         }
-        text + &format!("refused in total: {}\n", self.refused)
+        text + &format!("addresses and chains refused in total: {}\n", self.refused)
     }
 }
 

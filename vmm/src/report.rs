@@ -128,6 +128,8 @@ struct QueueReport {
     used_ring: u64,
 }
 
+/// What a device read or wrote in guest memory, or let the host read or write: a disk or a tap that takes less than it was
+/// given does not lower the count.
 #[derive(Debug, Serialize)]
 struct Dma {
     read: Moved,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A kernel that knows nothing of the pool: its devices' nodes in the device tree name none, so it puts rings and buffers
-//! wherever it likes. No device moves a byte.
+//! A kernel that is told of no pool: its devices' nodes in the device tree name none, so it puts rings and buffers wherever
+//! it likes, the one with our patches, too. No device moves a byte.
 
 use cvmm_tests::host::Host;
 use cvmm_tests::pattern;
@@ -13,14 +13,18 @@ use crate::guest::{Ended, Guest};
 fn rings_outside_the_pool_are_refused() {
     let host = Host::shared();
     let tap = host.tap("cvmm-t0", "192.168.90.1/24").unwrap();
-    let guest = |word: &str| {
-        Guest::new(&host, "none").word(word).option(format!("--net=tap={}", tap.name())).option("--rng")
-    };
-    let ended = edited(&host, guest, forget_the_pool).run(0, "powered-off");
-    assert_nothing_moved(&ended, &[("net0", 2), ("rng0", 1)]);
+    for patched in [false, true] {
+        let guest = |word: &str| {
+            let guest = Guest::new(&host, "none").word(word);
+            let guest = guest.option(format!("--net=tap={}", tap.name())).option("--rng");
+            if patched { guest.patched() } else { guest }
+        };
+        let ended = edited(&host, guest, forget_the_pool).run(0, "powered-off");
+        assert_nothing_moved(&ended, &[("net0", 2), ("rng0", 1)]);
+    }
 }
 
-/// The driver of a disk reads it while it probes it, and waits for ever.
+/// The same for a disk, seen from outside: the guest is stopped as soon as its disk was refused.
 #[test]
 fn a_disk_stays_unread() {
     let (host, images) = (Host::shared(), Images::new());

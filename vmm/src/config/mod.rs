@@ -73,6 +73,9 @@ pub struct MachineConfig {
     pub spec: SpecConfig,
 }
 
+/// Local APIC identifiers have 8 bits, and the last one means "all" (Intel SDM 3A, 11.6.2).
+const MAX_CPUS: u8 = 254;
+
 /// What tells the guest of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -128,10 +131,10 @@ impl MachineConfig {
             let reason = "guest memory is a multiple of 2M, from 32M to 63G";
             return Err(Error::argument(format!("--mem {}", args.mem), reason));
         }
-        let cpus = args.cpus.parse().ok().filter(|cpus| *cpus > 0).ok_or_else(|| {
+        let cpus = args.cpus.parse().ok().filter(|cpus| (1..=MAX_CPUS).contains(cpus)).ok_or_else(|| {
             Error::argument(
                 format!("--cpus {}", args.cpus),
-                "the number of CPUs is at least 1, and at most 254",
+                format!("the number of CPUs is at least 1, and at most {MAX_CPUS}"),
             )
         })?;
         let mut cmdline = default_cmdline(firmware);

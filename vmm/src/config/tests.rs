@@ -146,6 +146,7 @@ fn wrong_options_are_named() {
         ("--pool 64M --mem 33000000", "--mem 33000000: guest memory is"),
         ("--pool 64M --mem big", "--mem big: 'big' is no size"),
         ("--pool 64M --cpus 0", "--cpus 0: the number of CPUs"),
+        ("--pool 64M --cpus 255", "--cpus 255: the number of CPUs"),
         ("--pool 64M --cpus 256", "--cpus 256: the number of CPUs"),
         ("--pool 64M --blk ro", "--blk ro: path=... is missing"),
         ("--pool 64M --blk path=", "path=... is missing"),

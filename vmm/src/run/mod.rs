@@ -172,8 +172,7 @@ fn open_kvm(config: &VmConfig) -> Result<Kvm> {
     let kvm = Kvm::new().map_err(|error| {
         Error::Host(format!("/dev/kvm can't be opened: {error}; is KVM loaded, and may this user open it?"))
     })?;
-    // Local APIC identifiers of 8 bits, of which the last means "all".
-    let most = kvm.get_max_vcpus().min(254);
+    let most = kvm.get_max_vcpus();
     if usize::from(config.machine.cpus) > most {
         let reason = format!("KVM of this host allows {most} CPUs");
         return Err(Error::argument(format!("--cpus {}", config.machine.cpus), reason));

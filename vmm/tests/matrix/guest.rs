@@ -90,7 +90,8 @@ fn run(mut cvmm: Command, scenario: &str, victims: Victims, capture: Option<&Cap
         .map(String::from)
         .collect();
     assert_eq!(status.code(), Some(0), "{status}: {log:#?}\n{console}");
-    say(&format!("matrix: {scenario}: at most {peak} KiB resident"));
+    let cases = console.lines().filter(|line| line.starts_with("ok ")).count();
+    say(&format!("matrix: {scenario}: {cases} cases, at most {peak} KiB resident"));
     let most = most_memory(&victims);
     assert!(peak > 0 && peak <= most, "{peak} KiB were resident: no more than {most} are understood");
     let report = serde_json::from_str(&text("report")).unwrap();

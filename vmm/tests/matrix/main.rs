@@ -141,7 +141,7 @@ fn every_row_names_its_clause() {
     let readme = include_str!("../../../README.md").replace('\n', " ");
     for words in [
         format!("tries {all} cases, {} without root,", all - taps),
-        format!("{correct} of them are correct, and must be served"),
+        format!("{correct} of them are correct, and must be accepted"),
     ] {
         assert!(readme.contains(&words), "the README does not say: {words}");
     }

@@ -103,8 +103,9 @@ fn ways(page: &mut String, runs: &[Run]) {
         page,
         "\n## Structures in wrong places\n\n\
          The device's pool is {pool:#x} to {pool_end:#x}, another's is {other:#x} to {pool:#x}. A number says how many cases there \
-         are: over device types, both transports, and with and without indirect tables and event indices. The place is that of \
-         the first structure in the row. Where no clause is named: {}.\n\n\
+         are: over device types, both transports, and with and without indirect tables and event indices. Half of each is on mmio, \
+         half on PCI. The place is that of the first structure in the row; that of an area is a multiple of its alignment, so \
+         a used ring crosses an end of the pool by two bytes at least, and an odd one is `misaligned`. Where no clause is named: {}.\n\n\
          | way | place | must be | {} | clause |\n|---|---|---|{}---|\n",
         WAYS[0].clause,
         columns.join(" | "),
@@ -163,7 +164,7 @@ fn messages(page: &mut String) {
     for message in MESSAGES {
         let clause = if message.clause == usual { "" } else { message.clause };
         let (name, address) = (message.name, (message.address)(&PLACES));
-        let result = message.refused.unwrap_or("**sent**");
+        let result = message.refused.unwrap_or("**accepted**");
         writeln!(page, "| {name} | {address:#x} | {result} | {clause} |").unwrap();
     }
 }

@@ -5,6 +5,9 @@
 #[path = "../matrix/program.rs"]
 mod program;
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -12,6 +15,8 @@ use cvmm_hostile::guest::RFC_CASES;
 use cvmm_hostile::table::{DISK_PATTERN, WRITTEN};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use common::wait_for_end;
 
 const DISK_BYTES: usize = 4096;
 const SIZE: u64 = 2 << 20;
@@ -32,10 +37,11 @@ fn run(options: &[&str]) -> Option<(Value, String, String, Vec<u8>)> {
     cvmm.args([&format!("--blk=path={},transport=pci", path("disk")), "--rng=transport=pci"]).args(options);
     cvmm.args(["--cmdline=matrix=rfc", "--kernel"]).arg(program::guest());
     cvmm.args(["--report", &path("report"), "--console", &format!("file={}", path("console"))]);
-    let output = cvmm.stdin(Stdio::null()).output().unwrap();
+    let mut child = cvmm.stdin(Stdio::null()).stderr(fs::File::create(path("log")).unwrap()).spawn().unwrap();
+    let status = wait_for_end(&mut child);
     let text = |name| fs::read_to_string(path(name)).unwrap_or_default();
-    let (console, log) = (text("console"), String::from_utf8(output.stderr).unwrap());
-    assert_eq!(output.status.code(), Some(0), "{log}\n{console}");
+    let (console, log) = (text("console"), text("log"));
+    assert_eq!(status.code(), Some(0), "{log}\n{console}");
     Some((serde_json::from_str(&text("report")).unwrap(), console, log, fs::read(path("disk")).unwrap()))
 }
 

@@ -153,6 +153,6 @@ pub const WAYS: &[Way] = &[
         of: For::All,
         place: |at, s| (down(at.pool_end - s.length, s), s.length),
         expected: Expected::Served,
-        clause: "the last byte of the pool is in it",
+        clause: "all of it is in the pool, up to the last byte that its alignment lets it have",
     },
 ];
