@@ -222,7 +222,7 @@ impl Drop for Process {
             // It may have ended by itself, and the host with it.
             let kill = Request::Signal { job: self.job, signal: libc::SIGKILL, children: true };
             let _ = self.client.order(&kill, &[]);
-            let _ = self.wait(Duration::from_secs(60));
+            let _ = self.wait(Duration::from_secs(5));
         }
     }
 }

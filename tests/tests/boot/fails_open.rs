@@ -3,7 +3,9 @@
 //! stock kernel goes on with other memory, and cvmm refuses it; the patched one does not drive the device at all.
 //!
 //! The other ways are elsewhere: a pool that is rejected (`grid`, stock with `plan`), no pool in ACPI (`grid`, stock with
-//! ACPI), no reference (`unaware`), ACCESS_PLATFORM not accepted (`hostile`).
+//! ACPI), no reference (`unaware`), ACCESS_PLATFORM not accepted (`hostile`). Not tested: a pool on x86 that no boot loader
+//! reserved, in which a stock kernel clears memory that it uses; what then happens to it is luck. cvmm reserves its pools
+//! (SETUP_INDIRECT), and our patches refuse one that isn't.
 
 use cvmm_tests::host::Host;
 use cvmm_tests::{pattern, reach};
