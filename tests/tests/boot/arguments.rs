@@ -7,14 +7,6 @@ use cvmm_tests::pattern;
 use crate::disk::Images;
 use crate::guest::{Guest, LIMIT};
 
-#[test]
-fn more_cpus_than_kvm_allows_are_refused() {
-    let host = Host::shared();
-    let (code, error) = refused(Guest::new(&host, "none").cpus(255));
-    assert_eq!(code, Exit::Code(2), "{error}");
-    assert!(error.contains("--cpus 255: KVM of this host allows "), "{error}");
-}
-
 /// What a running guest uses, another one does not get.
 #[test]
 fn a_second_cvmm_gets_neither_disk_nor_tap() {
