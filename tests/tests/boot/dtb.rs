@@ -50,6 +50,14 @@ pub fn bind_elsewhere(blob: &mut [u8], from: u32, to: u32) {
     blob[value..][..4].copy_from_slice(&to.to_be_bytes());
 }
 
+/// Tells of the one pool of `size` bytes at `from` that it is at `to`. Memory itself, and what is reserved of it, stay.
+pub fn move_pool(blob: &mut [u8], size: u64, from: u64, to: u64) {
+    let structure = block(blob, 8, 36);
+    let reg: Vec<u8> = [from, size].iter().flat_map(|number| number.to_be_bytes()).collect();
+    let value = structure.start + find(&blob[structure], &reg);
+    blob[value..][..8].copy_from_slice(&to.to_be_bytes());
+}
+
 /// The block whose offset and size are at these places of the header.
 fn block(blob: &[u8], offset: usize, size: usize) -> Range<usize> {
     let number = |at: usize| {
