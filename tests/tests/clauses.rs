@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The table of clauses for reviewers, resources/review/clauses.md, is not out of date: what it names is there, what it
-//! calls a test is run, and what the code cites has a row.
+//! calls a test is run, and what the code cites and our own texts say has a row.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -222,6 +222,41 @@ fn every_clause_that_the_code_cites_has_a_row() {
     assert!(cited > 40, "only {cited} citations were found");
 }
 
+/// The sentences of the text that a page proposes, as rows have them.
+fn sentences(page: &str) -> Vec<String> {
+    let (_, text) = page.split_once("### Text").expect("the page has a text");
+    let quoted: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+    let quoted = quoted.join(" ");
+    let part = |sentence: &str| match sentence.split_once(":* ") {
+        Some((_, rest)) => rest.to_owned(),
+        None => sentence.to_owned(),
+    };
+    quoted.trim_end_matches('.').split(". ").map(part).collect()
+}
+
+fn binds(sentence: &str) -> bool {
+    ["MUST", "SHOULD", "MAY", "requires"].iter().any(|word| sentence.split(' ').any(|other| other == *word))
+}
+
+#[test]
+fn our_own_texts_have_their_rows_word_by_word() {
+    let rows = rows();
+    for step in ["step 3", "step 4"] {
+        let page = format!("resources/review/{}.md", step.replace(' ', ""));
+        let sentences = sentences(&read(&page));
+        let start = format!("{step}, ");
+        let of_step: Vec<&Row> = rows.iter().filter(|row| row.cells[0].starts_with(&start)).collect();
+        for Row { line, cells } in &of_step {
+            assert!(sentences.contains(&cells[1]), "line {line}: {page} does not say '{}'", cells[1]);
+        }
+        let binding = sentences.iter().filter(|sentence| binds(sentence));
+        for sentence in binding.clone() {
+            assert!(of_step.iter().any(|row| row.cells[1] == *sentence), "{page}: no row has '{sentence}'");
+        }
+        assert!(binding.count() > 6, "{page}: its text was not found");
+    }
+}
+
 /// The checks above can fail.
 #[test]
 fn what_is_missing_is_missed() {
@@ -235,6 +270,10 @@ fn what_is_missing_is_missed() {
     for name in ["slow", "helper", "gone", "ru", "list", "Kind"] {
         assert!(!is_test(source, name), "{name}");
     }
+    let text =
+        "> A plan.\n### Text\n\n> A range.\n> It has a\n> length.\n>\n> *Device:* It MUST do so.\n\nMore.";
+    assert_eq!(sentences(text), ["A range", "It has a length", "It MUST do so"]);
+    assert!(binds("It MUST do so") && !binds("MUSTARD"));
     let found = clauses("(virtio 1.3, 2.1 and 3.1.1), virtio 1.3, 2.7: a. virtio 1.3, 2.7.6.");
     assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["2.1", "2.7", "2.7.6", "3.1.1"]);
 }
