@@ -17,7 +17,7 @@ mod fdt;
 mod machine;
 mod range;
 
-pub use acpi::{Error as AcpiError, Table as AcpiTable, acpi_tables};
+pub use acpi::{Error as AcpiError, Table as AcpiTable, acpi_tables, acpi_tables_with_dsdt};
 pub use fdt::{Error as FdtError, device_tree};
 pub use machine::{
     Binding, DeviceError, Interrupt, IoApic, Machine, PciHost, Pool, PoolId, SleepRegisters, SystemDevices,

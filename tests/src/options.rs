@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Options whose value is a file that is read.
-const READS: [&str; 3] = ["--kernel", "--initrd", "--dtb"];
+const READS: [&str; 4] = ["--kernel", "--initrd", "--dtb", "--dsdt"];
 /// Options whose value is a file that is written.
 const WRITES: [&str; 2] = ["--report", "--dump-dtb"];
 

@@ -48,6 +48,8 @@ struct Device {
     pool: String,
     /// Its pool is there, and no other device's.
     device_memory: Option<Extent>,
+    /// Bits of the device status that were ever set.
+    status: Vec<String>,
     queues: Vec<Queue>,
     dma: Dma,
     features: Features,
@@ -122,6 +124,11 @@ impl Report {
             );
         }
         for device in &self.devices {
+            if !device.status.iter().any(|bit| bit == "DRIVER_OK") {
+                let far = device.status.join(", ");
+                let far = if far.is_empty() { "no driver took it" } else { &far };
+                text += &format!("not driven: {} ({far})\n", device.name);
+            }
             if let Some(why) = &device.features.refused_offer {
                 text += &format!("FEATURES_OK refused by {}: {why}\n", device.name);
             }
@@ -179,7 +186,7 @@ mod tests {
             "memory": { "total": 0x2000_0000, "enforcement": "type system",
                         "pools": [{ "name": "pool", "base": 0x1000_0000, "size": 0x400_0000 }] },
             "devices": [{
-                "name": "blk0", "kind": "blk", "transport": "mmio", "pool": "pool",
+                "name": "blk0", "kind": "blk", "transport": "mmio", "pool": "pool", "status": ["ACKNOWLEDGE", "DRIVER"],
                 "queues": [queue(0x1200_0000), queue(0x9000)],
                 "dma": { "read": { "accesses": 1, "bytes": 512 }, "written": { "accesses": 1, "bytes": 20480 } },
                 "features": { "refused_offer": "the driver did not accept RESTRICTED_DMA" },
@@ -199,6 +206,7 @@ mod tests {
         assert!(table.contains(refusal), "{table}");
         let offer = "FEATURES_OK refused by blk0: the driver did not accept RESTRICTED_DMA";
         assert!(table.contains(offer), "{table}");
+        assert!(table.contains("\nnot driven: blk0 (ACKNOWLEDGE, DRIVER)\n"), "{table}");
     }
 
     /// `--spec rfc` on PCI.
@@ -210,7 +218,7 @@ mod tests {
             "outcome": { "kind": "powered-off", "detail": "the guest powered off" },
             "memory": { "total": 0x2000_0000, "enforcement": "type system", "pools": [] },
             "devices": [{
-                "name": "rng0", "kind": "rng", "transport": "pci", "pool": "rng0 device memory",
+                "name": "rng0", "kind": "rng", "transport": "pci", "pool": "rng0 device memory", "status": ["DRIVER_OK"],
                 "device_memory": { "base": 0xcfe0_0000_u64, "size": 0x20_0000 },
                 "queues": [queue(0xcfe0_0000), queue(0xd000_0000)], "dma": dma,
                 "features": { "refused_offer": null }, "refused": 0, "refusals": [],
@@ -221,6 +229,7 @@ mod tests {
         let table = report.table();
         assert!(table.contains("\nrng0 device memory 0xcfe00000 to 0xd0000000, 2 MiB\n"), "{table}");
         assert!(table.contains("pci        rng0 device memory  3 of 6, from 0xcfe00000"), "{table}");
+        assert!(!table.contains("not driven"), "{table}");
     }
 
     #[test]

@@ -85,6 +85,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub dump_acpi: Option<PathBuf>,
 
+    /// Give the guest this DSDT instead: for experiments with what --dump-acpi wrote
+    #[arg(long, value_name = "FILE")]
+    pub dsdt: Option<PathBuf>,
+
     /// Do not confine cvmm itself (seccomp, Landlock): for debugging
     #[arg(long)]
     pub no_sandbox: bool,
@@ -177,4 +181,9 @@ pub struct MachineArgs {
     /// What happens to a driver that does not accept that bit: refuse (no FEATURES_OK) or allow [default: refuse]
     #[arg(long, value_name = "WHAT")]
     pub unaware: Option<String>,
+
+    /// Do not offer VIRTIO_F_ACCESS_PLATFORM, nor ask for it: to see what a driver does then. (Linux bypasses the pool, and
+    /// is refused)
+    #[arg(long)]
+    pub withhold_access_platform: bool,
 }

@@ -100,6 +100,8 @@ struct DeviceReport {
     /// That memory, if it is on the device: BAR 2 as it was when the guest started.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_memory: Option<Extent>,
+    /// Bits of the device status that a driver ever set. None: no driver took the device.
+    status: Vec<&'static str>,
     features: Features,
     queues: Vec<QueueReport>,
     dma: Dma,
@@ -234,6 +236,7 @@ impl DeviceReport {
             gsi: interrupt.map(|Interrupt(line)| line),
             pool: summary.gate.pool().name().into(),
             device_memory: description.own_memory().map(Extent::from),
+            status: summary.reached.clone(),
             features: Features {
                 offered: summary.offered,
                 accepted: summary.accepted,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::status::{Step, bit, step};
+use super::status::{Step, bit, names as status_names, step};
 use cvmm_firmware::Range;
 
 use super::{DeviceType, Handle, Interrupt, Kind, RESTRICTED_DMA, RestrictedDma, feature};
@@ -34,6 +34,8 @@ pub struct Core {
     restricted: RestrictedDma,
     /// Driver-owned bits of the device status.
     status: u8,
+    /// Those that were ever set.
+    reached: u8,
     driver_features: u64,
     /// The driver accepted a bit past the 64 that there are.
     accepted_beyond: bool,
@@ -69,6 +71,7 @@ impl Core {
             offered: device.features() | feature::COMMON,
             restricted: RestrictedDma::default(),
             status: 0,
+            reached: 0,
             driver_features: 0,
             accepted_beyond: false,
             accepted: 0,
@@ -82,6 +85,9 @@ impl Core {
     /// Has the device say what `restricted` says of its pool.
     pub fn with_restricted_dma(mut self, restricted: RestrictedDma) -> Self {
         self.offered |= restricted.feature();
+        if restricted.withholds_access_platform {
+            self.offered &= !feature::ACCESS_PLATFORM;
+        }
         self.restricted = restricted;
         self
     }
@@ -126,6 +132,7 @@ impl Core {
             Step::Start => self.start(),
             Step::Refused => log::debug!("{}: status {:#x} -> {written:#x}", self.name, self.status),
         }
+        self.reached |= self.status;
     }
 
     /// 32 of the offered feature bits.
@@ -233,6 +240,7 @@ impl Core {
             name: &self.name,
             kind: self.kind,
             gate: &self.gate,
+            reached: status_names(self.reached),
             offered: self.offered,
             accepted: self.accepted,
             accepted_names: self.names(self.accepted),
@@ -246,7 +254,7 @@ impl Core {
     /// virtio 1.3, 3.1.1, steps 5 and 6: FEATURES_OK sticks only if the device supports the driver's subset.
     fn accept_features(&mut self) {
         let unknown = self.driver_features & !self.offered;
-        let required = feature::REQUIRED | self.restricted.required_feature();
+        let required = feature::REQUIRED & self.offered | self.restricted.required_feature();
         let missing = required & !self.driver_features;
         if unknown == 0 && missing == 0 && !self.accepted_beyond {
             self.status |= bit::FEATURES_OK;
@@ -325,6 +333,8 @@ pub struct Summary<'a> {
     pub kind: Kind,
     /// Its gate: pool and account.
     pub gate: &'a Gate,
+    /// The bits of the device status that a driver ever set, in the order in which it sets them. None: nobody drove it.
+    pub reached: Vec<&'static str>,
     /// Feature bits offered.
     pub offered: u64,
     /// Feature bits of the last successful negotiation.

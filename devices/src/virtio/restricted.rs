@@ -16,6 +16,8 @@ pub struct RestrictedDma {
     pub required: bool,
     /// The transport's registers name the pool, by address and length. Not without the feature bit.
     pub names_pool: bool,
+    /// VIRTIO_F_ACCESS_PLATFORM is neither offered nor asked for, so that one can see what a driver does then.
+    pub withholds_access_platform: bool,
 }
 
 impl RestrictedDma {

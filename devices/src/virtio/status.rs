@@ -44,6 +44,18 @@ const STEPS: &[(u8, u8, Step)] = &[
     (READY, READY | DRIVER_OK, Step::Start),
 ];
 
+/// The names of the driver's bits in `status`, in the order in which a driver sets them.
+pub fn names(status: u8) -> Vec<&'static str> {
+    let all = [
+        (ACKNOWLEDGE, "ACKNOWLEDGE"),
+        (DRIVER, "DRIVER"),
+        (FEATURES_OK, "FEATURES_OK"),
+        (DRIVER_OK, "DRIVER_OK"),
+        (FAILED, "FAILED"),
+    ];
+    all.into_iter().filter(|(bit, _)| status & bit != 0).map(|(_, name)| name).collect()
+}
+
 /// The meaning of writing `written` while the driver-owned bits are `status`.
 pub fn step(status: u8, written: u8) -> Step {
     if written == 0 {

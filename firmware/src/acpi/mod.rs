@@ -40,10 +40,20 @@ pub struct Table {
 /// 16 bytes. The first is the RSDP, at `base`.
 pub fn acpi_tables(machine: &Machine, base: u64) -> Result<Vec<Table>, Error> {
     check::expressible(machine)?;
+    with_dsdt(machine, base, dsdt::dsdt(machine)?)
+}
+
+/// The same with another DSDT, of which nothing is checked here.
+pub fn acpi_tables_with_dsdt(machine: &Machine, base: u64, dsdt: Vec<u8>) -> Result<Vec<Table>, Error> {
+    check::expressible(machine)?;
+    with_dsdt(machine, base, dsdt)
+}
+
+fn with_dsdt(machine: &Machine, base: u64, dsdt: Vec<u8>) -> Result<Vec<Table>, Error> {
     let mut area = Area::new(base)?;
     // A table is placed before what names its address.
     let rsdp = area.reserve(Rsdp::len())?;
-    let dsdt = area.place("DSDT", dsdt::dsdt(machine)?)?;
+    let dsdt = area.place("DSDT", dsdt)?;
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(area.place("FACP", fixed::fadt(machine, dsdt))?);
     xsdt.add_entry(area.place("APIC", fixed::madt(machine)?)?);

@@ -38,7 +38,7 @@ impl Profile {
                 (Some(BITS[usize::from(bit) % BITS.len()]), required)
             }
         };
-        RestrictedDma { feature_bit, required, names_pool: self.names_pool() }
+        RestrictedDma { feature_bit, required, names_pool: self.names_pool(), ..RestrictedDma::default() }
     }
 
     /// The feature that is offered beyond the standard's.

@@ -39,6 +39,13 @@ pub fn unknown_pools(blob: &mut [u8]) {
     blob[name..][..10].copy_from_slice(b"unheard-of");
 }
 
+/// The default pool has a property that a restricted pool must not have, in place of `linux,dma-default`.
+pub fn reject_the_default_pool(blob: &mut [u8]) {
+    let strings = block(blob, 12, 32);
+    let name = strings.start + find(&blob[strings], b"\0linux,dma-default\0") + 1;
+    blob[name..][..17].copy_from_slice(b"linux,cma-default");
+}
+
 /// Binds each device that names the pool with this phandle to the one with the other.
 pub fn bind_elsewhere(blob: &mut [u8], from: u32, to: u32) {
     const FDT_PROP: u32 = 3;

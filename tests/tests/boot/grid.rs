@@ -114,7 +114,8 @@ fn row(kernel: Kernel, firmware: &str) {
         let guest = options.iter().fold(guest, |guest, option| guest.option(*option));
         let guest = if kernel == Kernel::Patched { guest.patched() } else { guest };
         let ended = guest.run(0, "powered-off");
-        let report::Spec { name, feature_bit, unaware, registers_name_pool } = &ended.report.spec;
+        let report::Spec { name, feature_bit, unaware, registers_name_pool, access_platform } =
+            &ended.report.spec;
         let told = (&**name, *feature_bit, unaware.as_deref(), *registers_name_pool);
         let as_asked = match text {
             Upstream => ("upstream", None, None, false),
@@ -123,7 +124,7 @@ fn row(kernel: Kernel, firmware: &str) {
             PlanRefuse => ("plan", Some(45), Some("refuse"), true),
             PlanAllow => ("plan", Some(45), Some("allow"), true),
         };
-        assert_eq!((&*ended.report.firmware, told), (firmware, as_asked));
+        assert_eq!((&*ended.report.firmware, told, access_platform), (firmware, as_asked, &true));
         for (index, transport) in TRANSPORTS.into_iter().enumerate() {
             let cell = expected(kernel, firmware, transport, text);
             println!("{kernel:?} {firmware} {transport} {text:?}: {cell:?}");

@@ -9,6 +9,7 @@ mod arguments;
 mod blk;
 mod console;
 mod disk;
+mod dsdt;
 mod dtb;
 mod ends;
 mod fails_open;

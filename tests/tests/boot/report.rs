@@ -48,6 +48,7 @@ pub struct Spec {
     pub feature_bit: Option<u8>,
     pub unaware: Option<String>,
     pub registers_name_pool: bool,
+    pub access_platform: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,6 +87,7 @@ pub struct Device {
     pub pool: String,
     #[serde(default)]
     pub device_memory: Option<Extent>,
+    pub status: Vec<String>,
     pub features: Features,
     pub queues: Vec<Queue>,
     pub dma: Dma,

@@ -5,7 +5,7 @@ use cvmm_tests::host::Host;
 use cvmm_tests::pattern;
 
 use crate::disk::Images;
-use crate::guest::{Ended, Guest, MIB};
+use crate::guest::{Ended, Guest, LIMIT, MIB};
 use crate::names;
 
 /// A stock kernel, by explicit references, virtio-mmio.
@@ -58,18 +58,26 @@ fn assert_pools(ended: &Ended<'_>, dma_default: [bool; 2]) {
 }
 
 /// Three disks with 4 MiB of requests each want six times the pool: Linux makes them wait, all data is right, and nothing
-/// is refused. That the pool is small for them, with the queues that they have, is told.
+/// is refused; the network that they share it with works afterwards. That the pool is small for them, with the queues that they
+/// have, is told.
 #[test]
 fn a_pool_that_is_too_small_slows_its_devices_down() {
     let (host, images) = (Host::shared(), Images::new());
     let raw = images.empty("raw", 16 * MIB);
     let disks = ["vda:raw", "vdb:raw", "vdc:raw"];
     let guest =
-        Guest::new(&host, "blk,full").pool(2 * MIB, None).word(format!("cvmm.blk={}", disks.join(",")));
+        Guest::new(&host, "blk,full,net").pool(2 * MIB, None).word(format!("cvmm.blk={}", disks.join(",")));
+    let tap = host.tap("cvmm-t0", "192.168.90.1/24").unwrap();
+    let peer = host.peer(5000).unwrap();
+    let guest = guest
+        .word(format!("cvmm.net=192.168.90.2/24,peer=192.168.90.1,port=5000,bytes={}", MIB))
+        .option(format!("--net=tap={}", tap.name()));
     let guest = (0..3).fold(guest, |guest, index| guest.disk(&raw, &format!("disk{index}"), ",queues=4"));
     let ended = guest.run(0, "powered-off");
-    ended.passed(names::blk(&disks).into_iter().chain(["pool-was-full".to_owned()]));
-    ended.report.assert_honest(&[("blk0", 1), ("blk1", 1), ("blk2", 1)]);
+    let own = [names::blk(&disks), names::net()].concat();
+    ended.passed(own.into_iter().chain(["pool-was-full".to_owned()]));
+    assert_eq!(peer.received(LIMIT).unwrap().bytes, MIB);
+    ended.report.assert_honest(&[("blk0", 1), ("blk1", 1), ("blk2", 1), ("net0", 2)]);
     let [warning] = &ended.report.warnings[..] else { panic!("{:?}", ended.report.warnings) };
-    assert!(warning.starts_with("pool 'pool' has 2097152 bytes, and its devices want 3293184 "), "{warning}");
+    assert!(warning.starts_with("pool 'pool' has 2097152 bytes, and its devices want 3901440 "), "{warning}");
 }

@@ -50,6 +50,8 @@ pub struct VmConfig {
     pub dtb: Option<PathBuf>,
     /// Folder for copies of the ACPI tables. None with [`FirmwareKind::Dt`].
     pub dump_acpi: Option<PathBuf>,
+    /// A DSDT to use instead of ours. None with [`FirmwareKind::Dt`].
+    pub dsdt: Option<PathBuf>,
     /// Whether the VMM is confined while the guest runs.
     pub sandbox: bool,
 }
@@ -114,6 +116,7 @@ impl VmConfig {
             dump_dtb: args.dump_dtb.clone(),
             dtb: args.dtb.clone(),
             dump_acpi: args.dump_acpi.clone(),
+            dsdt: args.dsdt.clone(),
             sandbox: !args.no_sandbox,
         })
     }
@@ -159,7 +162,7 @@ fn refuse_other_form(args: &RunArgs, firmware: FirmwareKind) -> Result<()> {
              'cvmm describe --format dtb'",
         ),
         FirmwareKind::Dt => (
-            [("--dump-acpi", &args.dump_acpi), ("", &None)],
+            [("--dump-acpi", &args.dump_acpi), ("--dsdt", &args.dsdt)],
             "without --firmware acpi, the guest gets no ACPI tables; what they would be is told by \
              'cvmm describe --format acpi'",
         ),

@@ -93,16 +93,19 @@ struct Told {
     unaware: Option<&'static str>,
     /// Whether registers of each device name its pool (four-step plan, 4). Memory of a device's own is not told here.
     registers_name_pool: bool,
+    /// Whether VIRTIO_F_ACCESS_PLATFORM is offered, and asked for.
+    access_platform: bool,
 }
 
 impl From<SpecConfig> for Told {
     fn from(spec: SpecConfig) -> Self {
-        let RestrictedDma { feature_bit, required, names_pool } = spec.restricted;
+        let RestrictedDma { feature_bit, required, names_pool, withholds_access_platform } = spec.restricted;
         Self {
             name: spec.profile.name,
             feature_bit,
             unaware: feature_bit.map(|_| if required { "refuse" } else { "allow" }),
             registers_name_pool: names_pool && feature_bit.is_some(),
+            access_platform: !withholds_access_platform,
         }
     }
 }
@@ -122,6 +125,7 @@ pub(super) fn parse(args: &MachineArgs) -> Result<SpecConfig> {
         feature_bit: profile.feature_bit,
         required: profile.feature_bit.is_some(),
         names_pool: profile.names_pool,
+        withholds_access_platform: args.withhold_access_platform,
     };
     if let Some(text) = &args.feature_bit {
         let option = format!("--feature-bit {text}");

@@ -80,6 +80,9 @@ fn a_text_says_what_the_guest_is_told() {
     assert_eq!(told("--spec rfc --unaware allow"), (Some(27), false, false));
     assert_eq!(told("--spec plan"), (Some(45), true, true));
     assert_eq!(told("--spec plan --feature-bit 44 --unaware refuse"), (Some(44), true, true));
+    let withheld =
+        |options: &str| machine(&format!("--pool 64M {options}")).spec.restricted.withholds_access_platform;
+    assert_eq!(["", "--withhold-access-platform"].map(withheld), [false, true]);
 }
 
 #[test]

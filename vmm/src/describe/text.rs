@@ -49,10 +49,14 @@ fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String)
 /// What devices say of their pools.
 fn spec(spec: &SpecConfig) -> String {
     let name = spec.profile.name;
+    let withheld =
+        if spec.restricted.withholds_access_platform { "; ACCESS_PLATFORM is withheld" } else { "" };
     let Some(bit) = spec.restricted.feature_bit else {
-        return format!("{name} (--spec {name}): no feature bit");
+        return format!("{name} (--spec {name}): no feature bit{withheld}");
     };
     let unaware = if spec.restricted.required { "refused" } else { "served" };
     let named = if spec.restricted.names_pool { "; registers name the pool" } else { "" };
-    format!("{name} (--spec {name}): feature bit {bit}, a driver that does not accept it is {unaware}{named}")
+    format!(
+        "{name} (--spec {name}): feature bit {bit}, a driver that does not accept it is {unaware}{named}{withheld}"
+    )
 }

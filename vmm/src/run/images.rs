@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cvmm_arch::native::boot::{self, Firmware, Image, Images};
 use cvmm_arch::native::layout;
-use cvmm_firmware::{Machine, acpi_tables, device_tree};
+use cvmm_firmware::{AcpiError, AcpiTable, Machine, acpi_tables, acpi_tables_with_dsdt, device_tree};
 
 use crate::config::{ConsoleConfig, DeviceKind, FirmwareKind, VmConfig};
 use crate::describe;
@@ -25,6 +25,7 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
         ("--kernel", Some(config.kernel.as_path())),
         ("--initrd", config.initrd.as_deref()),
         ("--dtb", config.dtb.as_deref()),
+        ("--dsdt", config.dsdt.as_deref()),
     ];
     let disks = config.machine.devices.iter().filter_map(|device| match &device.kind {
         DeviceKind::Blk { path, .. } => Some(("--blk", Some(path.as_path()))),
@@ -90,14 +91,7 @@ pub(super) fn open_images(config: &VmConfig, machine: &Machine) -> Result<Images
     let initrd = config.initrd.as_deref().map(|path| open_file("--initrd", path)).transpose()?;
     let firmware = match config.machine.firmware {
         FirmwareKind::Dt => Firmware::DeviceTree(open_device_tree(config, machine)?),
-        FirmwareKind::Acpi => {
-            let tables = acpi_tables(machine, layout::ACPI_TABLES.base())
-                .map_err(|error| Error::Vmm(error.to_string()))?;
-            if let Some(folder) = &config.dump_acpi {
-                describe::write_acpi(folder, &tables)?;
-            }
-            Firmware::Acpi(tables)
-        }
+        FirmwareKind::Acpi => Firmware::Acpi(open_acpi_tables(config, machine)?),
     };
     Ok(Images { kernel, initrd, firmware })
 }
@@ -113,6 +107,40 @@ fn open_device_tree(config: &VmConfig, machine: &Machine) -> Result<Vec<u8>> {
     match &config.dtb {
         None => Ok(ours),
         Some(path) => read_dtb(path).map_err(|reason| Error::argument(with_path("--dtb", path), reason)),
+    }
+}
+
+/// Makes the ACPI tables, with the DSDT to use instead if there is one, and writes copies of ours.
+fn open_acpi_tables(config: &VmConfig, machine: &Machine) -> Result<Vec<AcpiTable>> {
+    let base = layout::ACPI_TABLES.base();
+    let vmm_error = |error: AcpiError| Error::Vmm(error.to_string());
+    let ours = acpi_tables(machine, base).map_err(vmm_error)?;
+    if let Some(folder) = &config.dump_acpi {
+        describe::write_acpi(folder, &ours)?;
+    }
+    let Some(path) = &config.dsdt else { return Ok(ours) };
+    let dsdt = read_dsdt(path).map_err(|reason| Error::argument(with_path("--dsdt", path), reason))?;
+    acpi_tables_with_dsdt(machine, base, dsdt).map_err(vmm_error)
+}
+
+/// What is left of [`layout::ACPI_TABLES`] when all other tables are there, with the most CPUs.
+const MAX_DSDT: u64 = 96 << 10;
+
+fn read_dsdt(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let dsdt = files::read(path, MAX_DSDT)?;
+    // ACPI 6.5, 5.2.6: signature, length; all bytes add up to 0.
+    let whole = match dsdt.first_chunk::<8>() {
+        Some([b'D', b'S', b'D', b'T', length @ ..]) => {
+            dsdt.len() as u64 == u64::from(u32::from_le_bytes(*length))
+        }
+        _ => false,
+    };
+    if !whole {
+        return Err("it is no DSDT (dsdt.aml), or truncated; iasl makes one".into());
+    }
+    match dsdt.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) {
+        0 => Ok(dsdt),
+        sum => Err(format!("its bytes add up to {sum:#x}, modulo 256, and not to 0: its checksum is wrong")),
     }
 }
 

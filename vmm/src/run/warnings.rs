@@ -10,7 +10,10 @@ use crate::machine::Opened;
 pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) -> Vec<String> {
     let profile = config.spec.profile;
     let defects = profile.defects.iter().map(|defect| format!("--spec {}: {defect}", profile.name));
-    defects.chain(small_pools(machine, devices)).collect()
+    let withheld = config.spec.restricted.withholds_access_platform.then(|| {
+        "--withhold-access-platform: a driver has no reason to ask its platform for the pool, and names other memory".into()
+    });
+    defects.chain(withheld).chain(small_pools(machine, devices)).collect()
 }
 
 /// That the guest waits for room in a pool can't be seen from here. That it will have to can.

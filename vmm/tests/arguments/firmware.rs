@@ -22,6 +22,30 @@ fn forms() {
     for options in [vec!["--dump-acpi", &folder], vec!["--dump-acpi", &folder, "--firmware", "dt"]] {
         bench.refuse(&options, &format!("--dump-acpi {folder}"), "the guest gets no ACPI tables");
     }
+    bench.refuse(&["--dsdt", &file], &format!("--dsdt {file}"), "the guest gets no ACPI tables");
+}
+
+/// What is read in the place of our own.
+#[test]
+fn a_dsdt_is_one() {
+    let bench = Bench::new();
+    let table = |name: &str, bytes: &[u8]| {
+        let path = bench.path(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let no_table = "it is no DSDT (dsdt.aml), or truncated";
+    for (path, reason) in [
+        (bench.path("none"), "No such file"),
+        (table("empty", b""), no_table),
+        (table("other", b"SSDT\x08\0\0\0"), no_table),
+        (table("short", b"DSDT\x09\0\0\0"), no_table),
+        (table("long", b"DSDT\x08\0\0\0\0"), no_table),
+        (table("sum", b"DSDT\x08\0\0\0"), "its bytes add up to 0x37, modulo 256"),
+        (table("large", &[0; 100_000]), "it is longer than 96 KiB"),
+    ] {
+        bench.refuse(&["--firmware", "acpi", "--dsdt", &path], &format!("--dsdt {path}"), reason);
+    }
 }
 
 /// Other people's files are no tables of ours to overwrite, and tables of another machine would mislead.

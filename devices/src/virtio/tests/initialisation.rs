@@ -10,10 +10,31 @@ over_each_transport! {
     a_driver_that_follows_the_specification_gets_a_working_device,
     a_status_out_of_order_has_no_effect,
     only_zero_resets,
+    the_report_says_how_far_a_driver_came,
     features_ok_is_refused_for_bits_past_63,
     features_ok_is_refused_for_features_that_do_not_do,
     features_are_frozen_after_features_ok,
     features_are_not_accepted_before_driver,
+}
+
+/// Also after a reset, which ends most drivers' lives.
+fn the_report_says_how_far_a_driver_came<T: Transport>() {
+    let mut bench = Bench::<T>::new();
+    let reached = |bench: &Bench<T>| bench.transport.with_core(|core| core.summary().reached.join(" "));
+    assert_eq!(reached(&bench), "");
+    for (statuses, far) in [
+        (&[1][..], "ACKNOWLEDGE"),
+        (&[15, 0], "ACKNOWLEDGE"),
+        (&[1, 3, 0], "ACKNOWLEDGE DRIVER"),
+        (&[1, 129, 0], "ACKNOWLEDGE DRIVER FAILED"),
+    ] {
+        statuses.iter().for_each(|status| bench.transport.set_status(*status));
+        assert_eq!(reached(&bench), far, "{statuses:?}");
+    }
+    bench.initialise(11);
+    assert_eq!(reached(&bench), "ACKNOWLEDGE DRIVER FEATURES_OK FAILED");
+    bench.initialise(15);
+    assert_eq!(reached(&bench), "ACKNOWLEDGE DRIVER FEATURES_OK DRIVER_OK FAILED");
 }
 
 /// Device ids: 5.

@@ -9,6 +9,7 @@ over_each_transport! {
     a_driver_that_does_not_know_the_bit_is_refused,
     a_driver_that_does_not_know_the_bit_may_be_allowed,
     the_bit_does_not_replace_access_platform,
+    access_platform_can_be_withheld,
     the_bit_changes_nothing_about_what_is_refused,
     the_registers_name_the_pool,
 }
@@ -16,7 +17,7 @@ over_each_transport! {
 const BIT: u8 = 45;
 
 fn says(required: bool) -> RestrictedDma {
-    RestrictedDma { feature_bit: Some(BIT), required, names_pool: false }
+    RestrictedDma { feature_bit: Some(BIT), required, names_pool: false, ..RestrictedDma::default() }
 }
 
 /// From reset to FEATURES_OK, with these features. Whether it stuck, and what is said if not.
@@ -39,7 +40,12 @@ fn negotiate<T: Transport>(bench: &Bench<T>, features: u64) -> Result<Vec<&'stat
 fn the_bit_is_offered_if_there_is_one<T: Transport>() {
     for bit in [None, Some(27), Some(31), Some(44), Some(BIT)] {
         for required in [false, true] {
-            let bench = Bench::<T>::saying(RestrictedDma { feature_bit: bit, required, names_pool: false });
+            let bench = Bench::<T>::saying(RestrictedDma {
+                feature_bit: bit,
+                required,
+                names_pool: false,
+                ..RestrictedDma::default()
+            });
             let plain = Bench::<T>::new();
             let offer = |bench: &Bench<T>| {
                 let [low, high] = [0, 1].map(|select| u64::from(bench.transport.device_features(select)));
@@ -48,6 +54,17 @@ fn the_bit_is_offered_if_there_is_one<T: Transport>() {
             assert_eq!(offer(&bench) ^ offer(&plain), bit.map_or(0, |bit| 1 << bit), "{bit:?}");
         }
     }
+}
+
+/// Then a driver that accepts the rest is served as far as it stays in the pool, and one that accepts this is refused.
+fn access_platform_can_be_withheld<T: Transport>() {
+    let withheld = RestrictedDma { withholds_access_platform: true, ..RestrictedDma::default() };
+    let bench = Bench::<T>::saying(withheld);
+    assert_eq!(bench.transport.device_features(1) & 3, 1, "VERSION_1, and not ACCESS_PLATFORM");
+    assert_eq!(negotiate(&bench, feature::VERSION_1).unwrap(), ["VERSION_1"]);
+    let why = negotiate(&bench, feature::VERSION_1 | feature::ACCESS_PLATFORM).unwrap_err();
+    assert_eq!(why, "the driver accepted bits 0x200000000, which were not offered");
+    assert!(negotiate(&bench, feature::INDIRECT_DESC).is_err(), "VERSION_1 is still asked for");
 }
 
 /// "so that devices which know they have such a limitation can gracefully decline to operate with a driver which doesn't
@@ -101,7 +118,12 @@ fn the_bit_changes_nothing_about_what_is_refused<T: Transport>() {
 /// a bit, none is named.
 fn the_registers_name_the_pool<T: Transport>() {
     for (feature_bit, names_pool) in [(Some(BIT), true), (Some(BIT), false), (None, true), (None, false)] {
-        let bench = Bench::<T>::saying(RestrictedDma { feature_bit, required: true, names_pool });
+        let bench = Bench::<T>::saying(RestrictedDma {
+            feature_bit,
+            required: true,
+            names_pool,
+            ..RestrictedDma::default()
+        });
         let is_named = names_pool && feature_bit.is_some();
         let assert_named = || {
             let named = bench.transport.named_pool().unwrap_or_default();

@@ -14,7 +14,12 @@ use crate::virtio::tests::{FEATURES, Loop, QUEUES};
 
 const FIRST: u64 = 0xc800_0000;
 const SIZE: u64 = 0x4_0000;
-const RFC: RestrictedDma = RestrictedDma { feature_bit: Some(27), required: true, names_pool: false };
+const RFC: RestrictedDma = RestrictedDma {
+    feature_bit: Some(27),
+    required: true,
+    names_pool: false,
+    withholds_access_platform: false,
+};
 
 /// A toy with its pool in BAR 2, at [`FIRST`], and drivers of its queues there.
 struct Device {
