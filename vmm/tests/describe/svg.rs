@@ -66,31 +66,14 @@ fn arrows(document: &Document) -> Vec<(f64, f64)> {
 
 /// Each of `names` has a block, and an arrow from there to the pool; nothing else has.
 fn check(svg: &str, names: &[String], pool: &str) {
+    let bound: Vec<_> = names.iter().map(|name| (name.as_str(), pool)).collect();
     let document = Document::parse(svg).unwrap();
-    let blocks = blocks(&document);
-    for pair in blocks.windows(2) {
-        assert!((pair[0].bottom - pair[1].top).abs() < 0.02, "a gap or an overlap: {pair:#?}");
-    }
-    let devices: Vec<_> = blocks.iter().filter(|block| block.class == "device").collect();
-    let pools: Vec<_> = blocks.iter().filter(|block| block.class.starts_with("pool")).collect();
-    assert_eq!((devices.len(), pools.len()), (names.len(), 1));
-    assert!(pools[0].text.contains(pool), "{pools:?}");
+    check_arrows(&document, &bound, &[pool]);
+    let pool = blocks(&document).into_iter().find(|block| block.class.starts_with("pool")).unwrap();
     let arrows = arrows(&document);
-    assert_eq!(arrows.len(), names.len());
-    for name in names {
-        let mut found =
-            devices.iter().filter(|block| block.text.contains(&format!("|{name}\u{2002}virtio-")));
-        let (Some(block), None) = (found.next(), found.next()) else {
-            panic!("not one {name}: {devices:#?}")
-        };
-        let middle = f64::midpoint(block.top, block.bottom);
-        let from: Vec<_> = arrows.iter().filter(|(from, _)| (from - middle).abs() < 0.1).collect();
-        assert_eq!(from.len(), 1, "arrows from {name}");
-        assert!((pools[0].top..pools[0].bottom).contains(&from[0].1), "the arrow of {name} misses the pool");
-    }
     // Arrows that come from one side do not cross.
     for (from, to) in &arrows {
-        let same_side = arrows.iter().filter(|(other, _)| (*other < pools[0].top) == (*from < pools[0].top));
+        let same_side = arrows.iter().filter(|(other, _)| (*other < pool.top) == (*from < pool.top));
         for (other_from, other_to) in same_side {
             assert!(from == other_from || (from < other_from) == (to > other_to), "{arrows:?}");
         }
@@ -101,7 +84,48 @@ fn check(svg: &str, names: &[String], pool: &str) {
     }
     // All of it can be seen.
     let height = number(&document.root_element(), "height");
-    assert!(blocks.iter().all(|block| block.bottom < height));
+    assert!(blocks(&document).iter().all(|block| block.bottom < height));
+}
+
+/// The devices have blocks and the pools have, and an arrow leads from each device to the pool that it is bound to.
+fn check_arrows(document: &Document, bound: &[(&str, &str)], names: &[&str]) {
+    let blocks = blocks(document);
+    for pair in blocks.windows(2) {
+        assert!((pair[0].bottom - pair[1].top).abs() < 0.02, "a gap or an overlap: {pair:#?}");
+    }
+    let devices: Vec<_> = blocks.iter().filter(|block| block.class == "device").collect();
+    let pools: Vec<_> = blocks.iter().filter(|block| block.class.starts_with("pool")).collect();
+    assert_eq!((devices.len(), pools.len()), (bound.len(), names.len()));
+    let pool = |name: &str| {
+        let found = pools.iter().find(|block| block.text.contains(&format!("|{name}\u{2002}")));
+        found.unwrap_or_else(|| panic!("no {name}: {pools:?}"))
+    };
+    for name in names {
+        pool(name);
+    }
+    let arrows = arrows(document);
+    assert_eq!(arrows.len(), bound.len());
+    for (name, pool) in bound.iter().map(|(name, bound)| (name, pool(bound))) {
+        let mut found =
+            devices.iter().filter(|block| block.text.contains(&format!("|{name}\u{2002}virtio-")));
+        let (Some(block), None) = (found.next(), found.next()) else {
+            panic!("not one {name}: {devices:#?}")
+        };
+        let middle = f64::midpoint(block.top, block.bottom);
+        let from: Vec<_> = arrows.iter().filter(|(from, _)| (from - middle).abs() < 0.1).collect();
+        assert_eq!(from.len(), 1, "arrows from {name}");
+        assert!((pool.top..pool.bottom).contains(&from[0].1), "the arrow of {name} misses its pool");
+    }
+}
+
+#[test]
+fn with_several_pools_each_device_points_to_its_own() {
+    let svg = Place::new().text(
+        "--mem 1G --pool 64M,default --pool 16M,name=disk --pool 2M,name=spare --blk path=none,pool=disk \
+         --blk path=none,transport=pci,pool=disk --rng --rng transport=pci,pool=disk --format svg",
+    );
+    let bound = [("blk0", "disk"), ("blk1", "disk"), ("rng0", "pool"), ("rng1", "disk")];
+    check_arrows(&Document::parse(&svg).unwrap(), &bound, &["pool", "disk", "spare"]);
 }
 
 fn names(kind: &str, count: usize) -> Vec<String> {
