@@ -85,6 +85,30 @@ fn a_text_says_what_the_guest_is_told() {
     assert_eq!(["", "--withhold-access-platform"].map(withheld), [false, true]);
 }
 
+/// The README's table of the texts is that of the profiles.
+#[test]
+fn the_readme_has_the_profiles() {
+    let readme = include_str!("../../../README.md");
+    let row = |what: &str, cell: fn(&Profile) -> String| {
+        let cells = PROFILES.each_ref().map(cell).join(" | ");
+        // A cell with nothing in it.
+        let row = format!("| {what} | {cells} |").replace("|  ", "| ");
+        assert!(readme.contains(&row), "the README should have the row\n{row}");
+    };
+    row("default pool", |profile| {
+        if profile.dma_default { "carries `linux,dma-default`" } else { "" }.into()
+    });
+    row("feature bit", |profile| profile.feature_bit.map_or("none".into(), |bit| bit.to_string()));
+    row("the device's registers name its pool", |profile| {
+        match (profile.names_pool, profile.device_memory) {
+            (true, _) => "yes",
+            (false, true) => "on PCI, capability 10",
+            (false, false) => "no",
+        }
+        .into()
+    });
+}
+
 #[test]
 fn devices_are_named_in_order() {
     let config =
