@@ -61,8 +61,8 @@ impl<'h> Guest<'h> {
     }
 
     /// One more pool.
-    pub fn more_pool(mut self, name: &str, size: u64) -> Self {
-        self.pools.push((name.into(), size, None));
+    pub fn more_pool(mut self, name: &str, size: u64, base: Option<u64>) -> Self {
+        self.pools.push((name.into(), size, base));
         self
     }
 

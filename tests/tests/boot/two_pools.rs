@@ -41,7 +41,7 @@ fn two_disks<'h>(guest: Guest<'h>, rest: &str) -> Guest<'h> {
     let images = Images::new();
     let image = images.pattern("disk", pattern::SEED, 1 << 20);
     guest
-        .more_pool("disk", 4 * MIB)
+        .more_pool("disk", 4 * MIB, None)
         .word("cvmm.blk=vda:ro,vdb:ro")
         .disk(&image, "disk0", &format!(",ro,pool=disk{rest}"))
         .disk(&image, "disk1", &format!(",ro{rest}"))

@@ -24,7 +24,7 @@ fn refused(transport: &str, edit: &dyn Fn(&str) -> String, line: &str, status: &
 fn two_pools(guest: Guest<'_>) -> Guest<'_> {
     let guest = with(guest.firmware("acpi"), &PLAN).pool(SIZE, Some(POOL));
     // The kernel itself is at the beginning of memory, and what it takes first.
-    guest.more_pool("other", 2 * MIB).word("nokaslr")
+    guest.more_pool("other", 2 * MIB, None).word("nokaslr")
 }
 
 /// The default pool is no fallback for a device that names one.

@@ -5,7 +5,7 @@ use cvmm_tests::host::Host;
 
 use super::{
     FAILED, Machine, NOT_PROBED, PLAN, Told, assert_log, assert_not_driven, assert_refused,
-    assert_refused_in, with,
+    assert_refused_in, seen, with,
 };
 use crate::dtb::{bind_elsewhere, move_pool, reject_the_default_pool, unknown_pools};
 use crate::guest::{Guest, MIB};
@@ -48,8 +48,11 @@ fn a_pool_that_is_rejected() {
 fn the_wrong_pool() {
     let host = Host::shared();
     for transport in ["mmio", "pci"] {
-        let machine =
-            Machine { host: &host, transport, more: |guest| with(guest, &PLAN).more_pool("other", 2 * MIB) };
+        let machine = Machine {
+            host: &host,
+            transport,
+            more: |guest| with(guest, &PLAN).more_pool("other", 2 * MIB, None),
+        };
         let told = Told::Tree(&|blob: &mut [u8]| bind_elsewhere(blob, FIRST, SECOND));
         let stock = machine.stock(&told);
         let disk = stock.report.device("blk0");
@@ -82,6 +85,33 @@ fn a_pool_that_nothing_reserves() {
     let told = Told::Tree(&|blob: &mut [u8]| move_pool(blob, SIZE, RESERVED, UNRESERVED));
     assert_refused_in(&machine.stock(&told), UNRESERVED..UNRESERVED + SIZE);
     assert_not_driven(&machine.patched(&told), "isn't RAM that is reserved", &NOT_PROBED);
+}
+
+/// Two pools in one place would be one for two devices, each of which is to have its own. The first that a device needs is
+/// made, the other not.
+#[test]
+fn pools_that_overlap() {
+    const FIRST: u64 = 64 * MIB;
+    const SECOND: u64 = 80 * MIB;
+    const SIZE: u64 = 2 * MIB;
+    let host = Host::shared();
+    fn more(guest: Guest<'_>) -> Guest<'_> {
+        let guest = guest.pool(4 * MIB, Some(FIRST)).more_pool("other", SIZE, Some(SECOND));
+        guest.option("--rng=pool=other")
+    }
+    let machine = Machine { host: &host, transport: "mmio", more };
+    let told = Told::Tree(&|blob: &mut [u8]| move_pool(blob, SIZE, SECOND, FIRST + SIZE));
+    let stock = machine.stock(&told);
+    let first = stock.report.device("rng0").refusals.first().expect("it is not in its pool");
+    assert!((FIRST + SIZE..FIRST + 2 * SIZE).contains(&first.address), "{first:x?}");
+    let patched = machine.patched(&told);
+    let entropy = patched.report.device("rng0");
+    assert!(entropy.refused == 0 && entropy.status == NOT_PROBED, "{entropy:#?}");
+    assert_log(&patched, "overlaps with the one from");
+    for ended in [stock, patched] {
+        assert_eq!(seen(&ended), "works");
+        ended.report.assert_rings_of(ended.report.device("blk0"));
+    }
 }
 
 /// Linux' drivers ask the DMA API, and so the pool, only with this bit.

@@ -10,6 +10,7 @@
 //! | no pool in ACPI | `grid`: ACPI | [`acpi`]: pools that can't be used |
 //! | a pool on x86 that nothing reserves | [`device_tree`] | [`device_tree`], [`acpi`] |
 //! | the pool of another device | [`device_tree`] | [`device_tree`], [`acpi`] |
+//! | two pools in one place | [`device_tree`] | [`device_tree`] |
 //! | no reference to a pool | `unaware` | `unaware` |
 
 mod acpi;
