@@ -58,7 +58,9 @@ fn messages_of_msix_table_entries() {
 
 #[test]
 fn behaviour_beyond_addresses() {
-    check::behaviour(&boot("matrix=behaviour", Victims::OF_BEHAVIOUR));
+    for (name, kind) in Kind::ALL {
+        check::behaviour(&boot(&format!("matrix={name},behaviour"), Victims::of_behaviour(kind)), kind);
+    }
 }
 
 /// That of the queue that receives needs a host that floods it too, and is run on this machine's own KVM only.

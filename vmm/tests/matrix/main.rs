@@ -14,7 +14,8 @@ mod page;
 mod program;
 mod victims;
 
-use cvmm_hostile::guest::{BEHAVIOURS, FLOODS};
+use check::behaviour_cases;
+use cvmm_hostile::guest::FLOODS;
 use cvmm_hostile::table::{Case, Kind, MESSAGES, PROBE, SENT, cases};
 use page::PLACES;
 use victims::Victims;
@@ -92,8 +93,20 @@ fn messages_of_net() {
 /// tests/hostile/src/guest/behaviour.
 #[test]
 fn behaviour_beyond_addresses() {
-    let Some(run) = guest::boot("matrix=behaviour", BEHAVIOURS, Victims::OF_BEHAVIOUR) else { return };
-    check::behaviour(&run);
+    behaviour(&[Kind::Blk, Kind::Rng]);
+}
+
+#[test]
+fn behaviour_of_net() {
+    behaviour(&[Kind::Net, Kind::Receive, Kind::Control]);
+}
+
+fn behaviour(kinds: &[Kind]) {
+    for (name, kind) in Kind::ALL.into_iter().filter(|(_, kind)| kinds.contains(kind)) {
+        let (scenario, victims) = (format!("matrix={name},behaviour"), Victims::of_behaviour(kind));
+        let Some(run) = guest::boot(&scenario, behaviour_cases(kind), victims) else { continue };
+        check::behaviour(&run, kind);
+    }
 }
 
 /// tests/hostile/src/guest/flood.rs, for the queues of network devices. The receiving one is flooded from both sides: the host
@@ -134,10 +147,12 @@ fn every_row_names_its_clause() {
         taps += if kind.id_and_queue().0 == 1 { 2 * cases.len() } else { 0 };
     }
     // Messages of each type of device.
-    let (messages, behaviours) = (3 * MESSAGES.len(), BEHAVIOURS + FLOODED.len() * FLOODS);
+    let of = |kinds: &[Kind]| kinds.iter().map(|kind| behaviour_cases(*kind)).sum::<usize>();
+    let with_taps = of(&FLOODED) + FLOODED.len() * FLOODS;
+    let (messages, behaviours) = (3 * MESSAGES.len(), of(&[Kind::Blk, Kind::Rng]) + with_taps);
     let all = total + messages + behaviours;
     correct += 3 * MESSAGES.iter().filter(|message| message.refused.is_none()).count();
-    taps += MESSAGES.len() + FLOODED.len() * FLOODS;
+    taps += MESSAGES.len() + with_taps;
     let readme = include_str!("../../../README.md").replace('\n', " ");
     for words in [
         format!("tries {all} cases, {} without root,", all - taps),

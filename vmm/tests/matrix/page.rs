@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use cvmm_hostile::guest::behaviours;
+use cvmm_hostile::guest::{Behaviour, behaviours};
 use cvmm_hostile::table::malformed::MALFORMED;
 use cvmm_hostile::table::subject::SUBJECTS;
 use cvmm_hostile::table::way::{Expected, WAYS};
@@ -52,7 +52,11 @@ fn page() -> String {
          for what a correct request writes, are as before; no other byte has left by a disk or a tap; another device, with a \
          pool of its own, has served a request meanwhile; the device serves a correct request after a reset; and the report \
          has exactly the refusals that are named here, with the address and length that the driver gave. A device that has \
-         refused has set DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, 2.1.2).\n\n",
+         refused has set DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, 2.1.2).\n\n\
+         The guest finds its devices by the device tree alone, and never by ACPI. It polls: it takes no interrupt, and looks whether \
+         one was sent by the registers that say so.\n\n\
+         Places and chains are tried with indirect tables and event indices, and with neither. Each without the other is in the rows \
+         of behaviour, for each type of queue: no row here is about event indices, so it would only be repeated.\n\n",
         2 * runs.len() + 3 * MESSAGES.len()
     );
     structures(&mut page);
@@ -80,7 +84,9 @@ fn columns() -> Vec<&'static str> {
 }
 
 fn structures(page: &mut String) {
-    *page += "## Structures\n\n`receive` and `control` are queues of a network device, `net` is the one that transmits.\n\n\
+    *page += "## Structures\n\n`receive` and `control` are queues of a network device, `net` is the one that transmits. \
+              Event fields have no rows of their own: they are the last two bytes of their rings (virtio 1.3, 2.7.6 and 2.7.8), and \
+              a ring is checked with its own, whether or not it is used.\n\n\
               | structure | of | bytes | alignment | clause |\n|---|---|---|---|---|\n";
     for name in columns() {
         let mut of: Vec<_> = SUBJECTS.iter().filter(|subject| subject.name == name).collect();
@@ -170,12 +176,17 @@ fn messages(page: &mut String) {
 }
 
 fn behaviour(page: &mut String) {
-    *page += "\n## Behaviour\n\nOf a disk (some rows use the entropy device, too). The [rows](../../tests/hostile/src/guest/behaviour) \
-              are programs, and what each asserts is there. Floods are also run for each queue of a network device, and the \
-              one that receives is flooded by the host at the same time.\n\n\
-              | row | on | clause |\n|---|---|---|\n";
-    for (name, clause, pci_only) in behaviours() {
-        let on = if pci_only { "PCI" } else { "both" };
-        writeln!(page, "| {name} | {on} | {clause} |").unwrap();
+    *page += "\n## Behaviour\n\nThe [rows](../../tests/hostile/src/guest/behaviour) are programs, and what each asserts is there. \
+              Some of those for a disk use the entropy device, too. Floods are also run for each queue of a network device, and \
+              the one that receives is flooded by the host at the same time.\n\n\
+              | row | of | on | clause |\n|---|---|---|---|\n";
+    for row in behaviours(Kind::Blk) {
+        let of = Kind::ALL
+            .map(|(_, kind)| kind)
+            .into_iter()
+            .filter(|kind| behaviours(*kind).any(|other| other == row));
+        let Behaviour { name, clause, on_pci } = row;
+        let (of, on) = (names(of), if on_pci { "PCI" } else { "both" });
+        writeln!(page, "| {name} | {of} | {on} | {clause} |").unwrap();
     }
 }

@@ -23,8 +23,13 @@ pub struct Victims {
 }
 
 impl Victims {
-    /// For what is wrong without an address.
-    pub const OF_BEHAVIOUR: Self = Self { disks: 1, rngs: 1, nets: 0, pairs: 1, feed: true, plan: false };
+    /// For what is wrong without an address. Some rows for a disk use an entropy device, too.
+    pub fn of_behaviour(kind: Kind) -> Self {
+        match kind {
+            Kind::Blk => Self { rngs: 1, feed: true, ..Self::one(kind) },
+            _ => Self::one(kind),
+        }
+    }
 
     /// Enough for the cases of a device type.
     pub fn of(kind: Kind, indirect: bool) -> Self {

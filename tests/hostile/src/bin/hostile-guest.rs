@@ -154,7 +154,19 @@ global_asm!(
 extern "C" fn main(zero_page: u64) -> ! {
     // SAFETY: the tables above map memory to itself, the entry set the I/O privilege level, and this program ends
     // below 8 MiB.
-    run(unsafe { Hardware::of_this_machine() }, zero_page, second())
+    run(unsafe { Hardware::of_this_machine() }, zero_page, program(), second())
+}
+
+/// Where this program is, as the linker says.
+fn program() -> (u64, u64) {
+    unsafe extern "C" {
+        #[link_name = "__executable_start"]
+        static START: u8;
+        #[link_name = "_end"]
+        static END: u8;
+    }
+    let (start, end) = (&raw const START, &raw const END);
+    (start.addr() as u64, end.addr() as u64)
 }
 
 /// The second CPU's first code.
@@ -178,7 +190,7 @@ extern "C" fn second_main() -> ! {
 fn panic(info: &PanicInfo<'_>) -> ! {
     // SAFETY: as above.
     let hardware = unsafe { Hardware::of_this_machine() };
-    if let Some(machine) = Machine::find(hardware, 0x7000) {
+    if let Some(machine) = Machine::find(hardware, 0x7000, program()) {
         let _ = writeln!(Uart::new(hardware, machine.uart), "FAILED: {info}");
     }
     hardware.crash()

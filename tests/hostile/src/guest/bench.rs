@@ -15,13 +15,14 @@ pub(super) type Result = core::result::Result<(), &'static str>;
 
 /// This program and what the loader put into memory end below it; all other private memory holds the canary.
 const CANARY_START: u64 = 8 << 20;
+const PAGE: u64 = 0x1000;
 /// The canary of a word is this and its address.
 const CANARY: u64 = 0xc5e7_a6b3_0000_0000;
 const POOL_WORDS: usize = (2 << 20) / 8;
 const WORK: u64 = 0x8000;
 /// Bytes before a frame (virtio 1.3, 5.1.6), and of the frame that answers ours.
-const HEADER: u64 = 12;
-const ANSWER: u64 = 42;
+const HEADER: u32 = 12;
+const ANSWER: u32 = 42;
 /// Bytes of a used ring (virtio 1.3, 2.7.8): flags, index, elements, and the event field.
 const USED_LEN: u64 = 6 + 8 * QUEUE_SIZE as u64;
 
@@ -35,6 +36,10 @@ pub(super) struct Bench {
     /// The pool of the devices that are attacked.
     pool: (u64, u64),
     memory_end: u64,
+    /// Where this program is.
+    program: (u64, u64),
+    /// What is in private memory around it: a sum over that.
+    low: u64,
     /// The device that nobody attacks, in a pool of its own before theirs, and how many requests it got.
     witness: Device,
     witnessed: u16,
@@ -51,10 +56,17 @@ impl Bench {
         if pool.1 - pool.0 != 2 << 20 || witness.pool.1 != pool.0 || pools.any(|other| other != pool) {
             return Err("the pool must have 2M and follow the witness's");
         }
-        let bench = Self { hardware, pool, memory_end: machine.memory_end, witness, witnessed: 0 };
-        for address in bench.private().into_iter().flat_map(words) {
+        let Machine { memory_end, program, .. } = *machine;
+        let mut bench = Self { hardware, pool, memory_end, program, low: 0, witness, witnessed: 0 };
+        // Pages with other bytes are the loader's.
+        let is_free = |page: &(u64, u64)| words(*page).all(|at| hardware.read::<u64>(at) == 0);
+        let pages = |(start, end)| (0..(end - start) / PAGE).map(move |page| start + PAGE * page);
+        let free =
+            bench.around_program().into_iter().flat_map(pages).map(|at| (at, at + PAGE)).filter(is_free);
+        for address in bench.private().into_iter().chain(free).flat_map(words) {
             hardware.write(address, CANARY | address);
         }
+        bench.low = bench.sum_of_low();
         let honest = Setup::honest(&bench.places(&witness), Request::Random, false);
         if !(witness.reset() && witness.negotiate(false) && witness.enable_queue(&honest)) {
             return Err("the witness does not start");
@@ -105,14 +117,7 @@ impl Bench {
         let table = setup.chain();
         let [data, status] = data_and_status(&table, request, &places);
         let written: u32 = self.hardware.read(setup.used + 8);
-        let expected = match request {
-            Request::Read => 513,
-            Request::Write | Request::Command => 1,
-            Request::Random => 512,
-            Request::Send => 0,
-            Request::Receive => HEADER + ANSWER,
-        };
-        if u64::from(written) != expected {
+        if written != length(request) {
             return Err("the used element has another length");
         }
         if request.has_status() && self.hardware.read::<u8>(status) != 0 {
@@ -127,7 +132,9 @@ impl Bench {
             Request::Receive if PROBE[6..12].iter().zip(0..).any(|(ours, at)| byte(at) != *ours) => {
                 Err("the frame is not for us")
             }
-            Request::Receive if (ANSWER..DATA).any(|at| byte(at) != 0) => Err("there is more than the frame"),
+            Request::Receive if (ANSWER.into()..DATA).any(|at| byte(at) != 0) => {
+                Err("there is more than the frame")
+            }
             _ => Ok(()),
         }
     }
@@ -158,7 +165,21 @@ impl Bench {
         fence(Ordering::SeqCst);
         let same = |(start, end)| (start..end).step_by(8).zip(self.hardware.words(start, end)).all(canary);
         let same = self.private().into_iter().all(same);
-        if same { Ok(()) } else { Err("private memory was written") }
+        let low = self.sum_of_low() == self.low;
+        if same && low { Ok(()) } else { Err("private memory was written") }
+    }
+
+    /// Private memory below [`CANARY_START`], but for this program's own, in whole pages.
+    fn around_program(&self) -> [(u64, u64); 2] {
+        let (start, end) = self.program;
+        [(0, start - start % PAGE), (end.next_multiple_of(PAGE), CANARY_START)]
+    }
+
+    /// A sum over it that is another one if a word is another one.
+    fn sum_of_low(&self) -> u64 {
+        let words = self.around_program().into_iter().flat_map(words);
+        let mix = |sum: u64, at| (sum ^ self.hardware.read::<u64>(at)).wrapping_mul(0x0100_0000_01b3);
+        words.fold(0, mix)
     }
 
     /// The other device serves one more request.
@@ -198,18 +219,38 @@ impl Bench {
         }
         self.prepare(device, setup);
         let enabled = device.enable_queue(setup);
-        let asking = self.places(device).asking();
-        let sender = device.by_queue(Kind::Net.id_and_queue().1);
-        let asks = setup.request == Request::Receive && enabled;
-        if asks && !sender.enable_queue(&Setup::honest(&asking, Request::Send, false)) {
+        if enabled {
+            self.start(device, setup)?;
+        } else {
+            device.start();
+            device.notify();
+        }
+        Ok(enabled)
+    }
+
+    /// Starts a device whose queue is enabled, notifies it, and asks for a frame if that is what it waits for.
+    pub(super) fn start(&self, device: &Device, setup: &Setup) -> Result {
+        let asks = setup.request == Request::Receive;
+        let asking = Setup::honest(&self.places(device).asking(), Request::Send, false);
+        if asks && !asker(device).enable_queue(&asking) {
             return Err("the sending queue was not enabled");
         }
         device.start();
         device.notify();
         if asks {
-            sender.notify();
+            asker(device).notify();
         }
-        Ok(enabled)
+        Ok(())
+    }
+
+    /// Makes the same chain available once more, as the one with this number.
+    pub(super) fn again(&self, device: &Device, setup: &Setup, number: u16) {
+        self.hardware.write(setup.available + 2, number);
+        device.notify();
+        if setup.request == Request::Receive {
+            self.hardware.write(self.places(device).asking().available() + 2, number);
+            asker(device).notify();
+        }
     }
 
     /// Writes the pool: rings, tables, buffers, and nothing else.
@@ -280,11 +321,12 @@ impl Bench {
 
     /// Flags and event field of a used ring, by which the device says when it wants notifications (virtio 1.3, 2.7.10), and
     /// the ring of the queue that sends, if it asks for a frame.
-    fn fields(&self, device: &Device, used: u64) -> [(u64, u64); 3] {
+    pub(super) fn fields(&self, device: &Device, used: u64) -> [(u64, u64); 3] {
         [(used, 2), (used + USED_LEN - 2, 2), (self.places(device).asking().used(), USED_LEN)]
     }
 
-    fn pool_is_unchanged_but(&self, may: impl Fn(u64) -> bool) -> Result {
+    /// The same, but for other bytes.
+    pub(super) fn pool_is_unchanged_but(&self, may: impl Fn(u64) -> bool) -> Result {
         for (address, copy) in words(self.pool).zip(&SNAPSHOT) {
             let differing = self.hardware.read::<u64>(address) ^ copy.load(Ordering::Relaxed);
             let mut bytes = (address..).zip(differing.to_le_bytes()).filter(|(_, bits)| *bits != 0);
@@ -337,6 +379,22 @@ impl Bench {
     fn private(&self) -> [(u64, u64); 2] {
         [(CANARY_START, self.witness.pool.0), (self.pool.1, self.memory_end)]
     }
+}
+
+/// The bytes that a device writes for an honest request, by its used element.
+pub(super) fn length(request: Request) -> u32 {
+    match request {
+        Request::Read => 513,
+        Request::Write | Request::Command => 1,
+        Request::Random => 512,
+        Request::Send => 0,
+        Request::Receive => HEADER + ANSWER,
+    }
+}
+
+/// The queue by which a frame is asked for, of the same device.
+fn asker(device: &Device) -> Device {
+    device.by_queue(Kind::Net.id_and_queue().1)
 }
 
 fn canary((address, word): (u64, &u64)) -> bool {

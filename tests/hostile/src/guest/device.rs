@@ -14,13 +14,14 @@ pub(super) const NEEDS_RESET: u8 = 64;
 
 /// Feature bits (virtio 1.3, 6).
 pub(super) const INDIRECT_DESC: u64 = 1 << 28;
-const EVENT_IDX: u64 = 1 << 29;
+pub(super) const EVENT_IDX: u64 = 1 << 29;
 pub(super) const VERSION_1: u64 = 1 << 32;
 pub(super) const ACCESS_PLATFORM: u64 = 1 << 33;
 /// resources/review/step3.md.
 const RESTRICTED_DMA: u64 = 1 << 45;
 
-/// The interrupt cause "configuration change", in InterruptStatus and in ISR status.
+/// Interrupt causes, in InterruptStatus and in ISR status: a buffer was used, the configuration has changed.
+pub(super) const USED: u32 = 1;
 const CONFIGURATION: u32 = 2;
 
 /// Polls after which a device is taken to be stuck, each of them an exit: a second where those are fast, a minute where not.
@@ -204,8 +205,12 @@ impl Device {
 
     /// A driver's first steps (virtio 1.3, 3.1.1), up to FEATURES_OK, which the device may refuse.
     pub(super) fn negotiate(&self, indirect: bool) -> bool {
-        let extra = if indirect { INDIRECT_DESC | EVENT_IDX } else { 0 };
-        self.accept(VERSION_1 | ACCESS_PLATFORM | self.restricted_dma() | self.features | extra)
+        self.negotiate_with(if indirect { INDIRECT_DESC | EVENT_IDX } else { 0 })
+    }
+
+    /// The same with these features of rings.
+    pub(super) fn negotiate_with(&self, rings: u64) -> bool {
+        self.accept(VERSION_1 | ACCESS_PLATFORM | self.restricted_dma() | self.features | rings)
     }
 
     /// The feature bit of the plan, if the device offers it and names the pool that the device tree says it has.
@@ -329,11 +334,20 @@ impl Device {
     pub(super) fn notify(&self) {
         match self.pci {
             Some(pci) => {
+                self.select_queue();
                 let offset: u16 = self.hardware.read(pci.common + common::QUEUE_NOTIFY_OFF);
                 let offset = u64::from(offset) * u64::from(pci.multiplier);
                 self.hardware.write(pci.notify + offset, self.queue);
             }
             None => self.hardware.write(self.registers + mmio::QUEUE_NOTIFY, u32::from(self.queue)),
+        }
+    }
+
+    /// Why there was an interrupt. On PCI, they are cleared as they are read (virtio 1.3, 4.1.4.5).
+    pub(super) fn causes(&self) -> u32 {
+        match self.pci {
+            Some(pci) => u32::from(self.hardware.read::<u8>(pci.isr)),
+            None => self.hardware.read(self.registers + mmio::INTERRUPT_STATUS),
         }
     }
 
@@ -344,11 +358,7 @@ impl Device {
             if self.status() & NEEDS_RESET == 0 {
                 continue;
             }
-            // ISR status is cleared as it is read (virtio 1.3, 4.1.4.5).
-            causes |= match self.pci {
-                Some(pci) => u32::from(self.hardware.read::<u8>(pci.isr)),
-                None => self.hardware.read(self.registers + mmio::INTERRUPT_STATUS),
-            };
+            causes |= self.causes();
             if causes & CONFIGURATION != 0 {
                 return Ok(());
             }

@@ -20,6 +20,8 @@ pub struct Machine {
     pub uart: u64,
     /// The register that powers off, and the value that does it.
     pub power_off: (u64, u32),
+    /// Where this program is: its first byte, and the one after its last.
+    pub program: (u64, u64),
     /// The end of RAM.
     pub memory_end: u64,
     command_line: &'static str,
@@ -33,7 +35,7 @@ const SETUP_DTB: u32 = 2;
 impl Machine {
     /// Reads the tree that the zero page leads to.
     #[must_use]
-    pub fn find(hardware: Hardware, zero_page: u64) -> Option<Self> {
+    pub fn find(hardware: Hardware, zero_page: u64, program: (u64, u64)) -> Option<Self> {
         let mut data: u64 = hardware.read(zero_page + SETUP_DATA);
         while data != 0 && hardware.read::<u32>(data + 8) != SETUP_DTB {
             data = hardware.read(data);
@@ -58,6 +60,7 @@ impl Machine {
             hardware,
             uart: reg(&find(&root, "serial")?)?.0,
             power_off: (reg(&find(&root, "syscon")?)?.0, cell(&find(&root, "poweroff")?, "value")?),
+            program,
             memory_end: memory + memory_size,
             command_line: chosen.property("bootargs")?.value_as::<&str>().ok()?,
             devices: [const { None }; MAX_DEVICES],

@@ -20,7 +20,7 @@ mod uart;
 use crate::table::Kind;
 use second::Second;
 
-pub use behaviour::{BEHAVIOURS, behaviours};
+pub use behaviour::{Behaviour, behaviours};
 pub use flood::FLOODS;
 pub use hardware::Hardware;
 pub use machine::Machine;
@@ -28,7 +28,7 @@ pub use rfc::RFC_CASES;
 pub use second::{START, work};
 pub use uart::Uart;
 
-/// `blk,plain`, `blk,indirect`, `blk,messages`, `blk,flood` and so on.
+/// `blk,plain`, `blk,indirect`, `blk,messages`, `blk,behaviour`, `blk,flood` and so on.
 fn cases_of(scenario: &str) -> Option<(Kind, &str)> {
     let (name, cases) = scenario.split_once(',')?;
     let (_, kind) = Kind::ALL.into_iter().find(|(other, _)| *other == name)?;
@@ -36,16 +36,18 @@ fn cases_of(scenario: &str) -> Option<(Kind, &str)> {
 }
 
 /// Runs the scenario that the command line names, tells of it on the console, and powers off.
-pub fn run(hardware: Hardware, zero_page: u64, second: &'static [u8]) -> ! {
+pub fn run(hardware: Hardware, zero_page: u64, program: (u64, u64), second: &'static [u8]) -> ! {
     use core::fmt::Write;
-    let Some(machine) = Machine::find(hardware, zero_page) else { hardware.crash() };
+    let Some(machine) = Machine::find(hardware, zero_page, program) else { hardware.crash() };
     let mut uart = Uart::new(hardware, machine.uart);
     let done = match machine.scenario("matrix") {
-        Some("behaviour") => behaviour::run(&machine, &mut uart, Second::new(hardware, second)),
         Some("rfc") => rfc::run(&machine, &mut uart),
         Some("orders") => orders::run(&machine, &mut uart),
         Some(scenario) => match cases_of(scenario) {
             Some((kind, "messages")) => messages::run(&machine, &mut uart, kind),
+            Some((kind, "behaviour")) => {
+                behaviour::run(&machine, &mut uart, Second::new(hardware, second), kind)
+            }
             Some((kind, "flood")) => flood::run(&machine, &mut uart, Second::new(hardware, second), kind),
             Some((kind, features)) => matrix::run(&machine, &mut uart, kind, features == "indirect"),
             None => Err("no such scenario"),

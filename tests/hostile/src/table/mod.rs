@@ -63,6 +63,11 @@ impl Places {
         self.pool_end + 0x10_0000
     }
 
+    /// Private memory below both pools.
+    pub fn private_below(&self) -> u64 {
+        self.other - 0x10_0000
+    }
+
     fn work(&self) -> u64 {
         self.pool + 0x1_0000
     }

@@ -237,6 +237,14 @@ impl Request {
         matches!(self, Request::Read | Request::Write | Request::Command)
     }
 
+    /// Which of its buffers has the data.
+    pub const fn data(self) -> u16 {
+        match self {
+            Request::Random => 0,
+            _ => 1,
+        }
+    }
+
     /// Number of buffers of an honest request.
     pub const fn buffers(self) -> u16 {
         match self {

@@ -3,9 +3,11 @@
 //! goes on, and the device serves once it is reset.
 
 mod chains;
+mod features;
 mod initialisation;
 mod memory;
 mod msix;
+mod queues;
 mod race;
 mod registers;
 mod unassigned;
@@ -18,14 +20,15 @@ use super::machine::Machine;
 use super::second::Second;
 use super::uart::Uart;
 use crate::table::case::Setup;
-use crate::table::{Kind, Places, Request};
+use crate::table::{Kind, Places};
 
 /// What a row works with.
 struct Stage<'a> {
     machine: &'a Machine,
     bench: &'a mut Bench,
-    /// A disk.
     device: Device,
+    /// What the device is, and which of its queues is used.
+    kind: Kind,
     second: Second,
 }
 
@@ -37,47 +40,71 @@ struct Row {
     run: fn(&mut Stage<'_>) -> Result,
 }
 
-/// Those for a device on either transport.
-const ROWS: [&[Row]; 6] =
-    [chains::ROWS, initialisation::ROWS, memory::ROWS, race::ROWS, registers::ROWS, unassigned::ROWS];
+/// Rows, and what they are for.
+struct Part {
+    rows: &'static [Row],
+    /// For a queue of each type, or for a disk alone.
+    of_each: bool,
+    /// For PCI alone: MSI-X, configuration space, BARs.
+    on_pci: bool,
+}
 
-/// Those for one on PCI alone: MSI-X, configuration space, BARs.
-const PCI_ROWS: [&[Row]; 3] = [msix::PCI_ROWS, race::PCI_ROWS, registers::PCI_ROWS];
+const fn part(rows: &'static [Row], of_each: bool, on_pci: bool) -> Part {
+    Part { rows, of_each, on_pci }
+}
+
+const PARTS: [Part; 11] = [
+    part(chains::ROWS, false, false),
+    part(features::ROWS, true, false),
+    part(queues::ROWS, true, false),
+    part(initialisation::ROWS, false, false),
+    part(memory::ROWS, true, false),
+    part(race::ROWS, false, false),
+    part(registers::ROWS, false, false),
+    part(unassigned::ROWS, false, false),
+    part(msix::PCI_ROWS, true, true),
+    part(race::PCI_ROWS, false, true),
+    part(registers::PCI_ROWS, false, true),
+];
 const NOT_PCI: &str = "the device is not on PCI";
 
-/// How many cases they are.
-pub const BEHAVIOURS: usize = 2 * count(&ROWS) + count(&PCI_ROWS);
+/// A row, for those who tell of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Its name.
+    pub name: &'static str,
+    /// From where follows what must come of it.
+    pub clause: &'static str,
+    /// It is for PCI alone.
+    pub on_pci: bool,
+}
 
-/// Their names, from where follows what must come of each, and whether it is for PCI alone.
-pub fn behaviours() -> impl Iterator<Item = (&'static str, &'static str, bool)> {
-    let of = |rows: &'static [&'static [Row]], pci| {
-        rows.iter().copied().flatten().map(move |row| (row.name, row.clause, pci))
+/// The rows for a type of queue.
+pub fn behaviours(kind: Kind) -> impl Iterator<Item = Behaviour> {
+    let of = |Part { rows, on_pci, .. }: &'static Part| {
+        let on_pci = *on_pci;
+        rows.iter().map(move |row| Behaviour { name: row.name, clause: row.clause, on_pci })
     };
-    of(&ROWS, false).chain(of(&PCI_ROWS, true))
+    parts(kind).flat_map(of)
 }
 
-const fn count(parts: &[&[Row]]) -> usize {
-    let (mut total, mut part) = (0, 0);
-    while part < parts.len() {
-        total += parts[part].len();
-        part += 1;
-    }
-    total
+fn parts(kind: Kind) -> impl Iterator<Item = &'static Part> {
+    const { &PARTS }.iter().filter(move |part| part.of_each || kind == Kind::Blk)
 }
 
-/// Puts the first disk on either transport through its rows. Returns how many cases there were.
+/// Puts the first device of a type on either transport through its rows. Returns how many cases there were.
 pub(super) fn run(
     machine: &Machine,
     uart: &mut Uart,
     second: Second,
+    kind: Kind,
 ) -> core::result::Result<u32, &'static str> {
     let mut bench = Bench::new(machine)?;
     let mut done = 0;
     for pci in [false, true] {
-        let device = bench.victims(machine, Kind::Blk, pci).next().ok_or("there is no disk")?;
-        let pci_rows: &[&[Row]] = if pci { &PCI_ROWS } else { &[] };
-        for row in ROWS.iter().chain(pci_rows).copied().flatten() {
-            let mut stage = Stage { machine, bench: &mut bench, device, second };
+        let device = bench.victims(machine, kind, pci).next().ok_or("there is no such device")?;
+        for row in parts(kind).filter(|part| pci || !part.on_pci).flat_map(|part| part.rows) {
+            let mut stage = Stage { machine, bench: &mut bench, device, kind, second };
             let _ = match (row.run)(&mut stage).and_then(|()| stage.recovers()) {
                 Ok(()) => writeln!(uart, "ok {}", row.name),
                 Err(why) => writeln!(uart, "FAILED {} pci={pci}: {why} ({})", row.name, row.clause),
@@ -94,7 +121,14 @@ impl Stage<'_> {
     }
 
     fn honest(&self) -> Setup {
-        Setup::honest(&self.places(), Request::Read, false)
+        Setup::honest(&self.places(), self.kind.request(), false)
+    }
+
+    /// Starts anew, up to where queues are set up, with memory as `setup` has it.
+    fn begin(&self, setup: &Setup) -> Result {
+        ensure(self.device.reset() && self.device.negotiate(false), "the device does not start")?;
+        self.bench.prepare(&self.device, setup);
+        Ok(())
     }
 
     fn recovers(&mut self) -> Result {

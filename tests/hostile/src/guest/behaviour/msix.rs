@@ -18,13 +18,11 @@ pub(super) const PCI_ROWS: &[Row] = &[
             let (device, hardware) = (stage.device, stage.machine.hardware);
             let pci = device.pci_structures().ok_or(NOT_PCI)?;
             let honest = stage.honest();
-            ensure(device.reset() && device.negotiate(false), "the device does not start")?;
+            stage.begin(&honest)?;
             mask_all(hardware, &pci);
-            stage.bench.prepare(&device, &honest);
             device.use_vector_0();
             ensure(device.enable_queue(&honest), "a queue in the pool was not enabled")?;
-            device.start();
-            device.notify();
+            stage.bench.start(&device, &honest)?;
             stage.bench.finish(&device, &honest)?;
             let is_pending = || hardware.read::<u64>(pci.pending) == 1;
             ensure((0..PATIENCE).any(|_| is_pending()), "the vector is not pending")?;
