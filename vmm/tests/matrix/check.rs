@@ -5,8 +5,8 @@
 use cvmm_hostile::guest::behaviours;
 use cvmm_hostile::table::subject::Part;
 use cvmm_hostile::table::{
-    CASES_PER_DEVICE, Case, DISK_PATTERN, Kind, MESSAGES, PROBE, Places, Record, Request, SENT, WRITTEN,
-    cases,
+    CASES_PER_DEVICE, Case, DISK_PATTERN, Kind, MESSAGES, PROBE, Places, Record, Request, SENT, VECTORS,
+    WRITTEN, cases,
 };
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ pub fn matrix(run: &Run, kind: Kind, indirect: bool) {
         for (device, share) in devices.into_iter().zip(&shares) {
             let places = places(device, &run.report);
             let records = share.iter().filter_map(|case| case.record(&places, indirect));
-            refusals(device, kind.id_and_queue().1, records);
+            refusals(device, records.map(|record| (kind.id_and_queue().1, record)));
             let requests = requests(kind, share, &places, indirect);
             transfers(device, kind, &requests);
             frames.extend(requests.iter().filter_map(frame));
@@ -95,7 +95,8 @@ pub fn messages(run: &Run) {
     let devices = run.report["devices"].as_array().unwrap();
     let device = devices.iter().find(|device| device["transport"] == "pci").unwrap();
     let places = places(device, &run.report);
-    refusals(device, 0, MESSAGES.iter().filter_map(|message| message.record(&places)));
+    let records = MESSAGES.iter().zip(VECTORS.into_iter().cycle());
+    refusals(device, records.filter_map(|(message, vector)| Some((vector, message.record(&places)?))));
     assert_eq!(run.report["refused"], device["refused"]);
     // Between them the device served honest requests.
     assert!(run.disks.iter().flatten().all(|byte| *byte == DISK_PATTERN), "a disk was written");
@@ -178,12 +179,16 @@ fn places(device: &Value, report: &Value) -> Places {
         (base, base + size)
     };
     let ((pool, pool_end), other) = (pool(&device["pool"]), pool(&"witness".into()).0);
-    Places { pool, pool_end, other, registers: device["window"]["base"].as_u64().unwrap() }
+    let base = |device: &Value| device["window"]["base"].as_u64().unwrap();
+    let others = || report["devices"].as_array().unwrap().iter().filter(|other| *other != device);
+    let window = others().find(|other| other["pool"] == "witness").map(base).unwrap_or_default();
+    let bar = others().find(|other| other["transport"] == "pci").map(base).unwrap_or_default();
+    Places { pool, pool_end, other, registers: base(device), window, bar }
 }
 
-/// The report of `device` has these refusals and no other.
-fn refusals(device: &Value, queue: u16, records: impl Iterator<Item = Record>) {
-    let mut expected: Vec<(Record, u64)> = Vec::new();
+/// The report of `device` has these refusals, each of its queue, and no other. (A message's queue is the number of its vector.)
+fn refusals(device: &Value, records: impl Iterator<Item = (u16, Record)>) {
+    let mut expected: Vec<((u16, Record), u64)> = Vec::new();
     for record in records {
         match expected.iter_mut().find(|(other, _)| *other == record) {
             Some((_, count)) => *count += 1,
@@ -193,12 +198,12 @@ fn refusals(device: &Value, queue: u16, records: impl Iterator<Item = Record>) {
     let refusals = device["refusals"].as_array().unwrap();
     let number = |refusal: &Value, field: &str| refusal[field].as_u64().unwrap();
     let text = |refusal: &Value, field: &str| refusal[field].as_str().unwrap().to_owned();
-    for (refusal, (record, count)) in refusals.iter().zip(&expected) {
+    for (refusal, ((queue, record), count)) in refusals.iter().zip(&expected) {
         let Record { structure, address, length, reason } = record;
         let seen = (text(refusal, "structure"), number(refusal, "address"), number(refusal, "length"));
         assert_eq!(seen, ((*structure).to_owned(), *address, *length), "{refusal} is not {record:x?}");
         let seen = (number(refusal, "queue"), text(refusal, "reason"), number(refusal, "count"));
-        assert_eq!(seen, (u64::from(queue), (*reason).to_owned(), *count), "{refusal} is not {record:x?}");
+        assert_eq!(seen, (u64::from(*queue), (*reason).to_owned(), *count), "{refusal} is not {record:x?}");
     }
     assert_eq!(refusals.len(), expected.len(), "{refusals:#?} {expected:#x?}");
     let total: u64 = expected.iter().map(|(_, count)| count).sum();

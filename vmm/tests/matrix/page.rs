@@ -15,8 +15,14 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/review/mat
 const WRITE: &str = "CVMM_WRITE_PAGE";
 
 /// Where things are in the machine of a run; the registers are those of one of its devices.
-pub const PLACES: Places =
-    Places { pool: 18 << 20, pool_end: 20 << 20, other: 16 << 20, registers: 0xd000_0000 };
+pub const PLACES: Places = Places {
+    pool: 18 << 20,
+    pool_end: 20 << 20,
+    other: 16 << 20,
+    registers: 0xd000_0000,
+    window: 0xd000_1000,
+    bar: 0xcfff_0000,
+};
 
 /// The page has the rows, all of them, with what the runs make of them.
 #[test]

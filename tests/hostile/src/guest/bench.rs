@@ -36,6 +36,8 @@ pub(super) struct Bench {
     /// The pool of the devices that are attacked.
     pool: (u64, u64),
     memory_end: u64,
+    /// Where the first functions on PCI are: one of them is another than the one that is attacked.
+    bars: [u64; 2],
     /// Where this program is.
     program: (u64, u64),
     /// What is in private memory around it: a sum over that.
@@ -57,7 +59,10 @@ impl Bench {
             return Err("the pool must have 2M and follow the witness's");
         }
         let Machine { memory_end, program, .. } = *machine;
-        let mut bench = Self { hardware, pool, memory_end, program, low: 0, witness, witnessed: 0 };
+        let mut bars = [0; 2];
+        let functions = machine.devices().filter(Device::is_pci).map(|device| device.registers);
+        bars.iter_mut().zip(functions).for_each(|(bar, function)| *bar = function);
+        let mut bench = Self { hardware, pool, memory_end, bars, program, low: 0, witness, witnessed: 0 };
         // Pages with other bytes are the loader's.
         let is_free = |page: &(u64, u64)| words(*page).all(|at| hardware.read::<u64>(at) == 0);
         let pages = |(start, end)| (0..(end - start) / PAGE).map(move |page| start + PAGE * page);
@@ -89,7 +94,9 @@ impl Bench {
 
     pub(super) fn places(&self, device: &Device) -> Places {
         let ((pool, pool_end), other) = (device.pool, self.witness.pool.0);
-        Places { pool, pool_end, other, registers: device.registers }
+        let (registers, window) = (device.registers, self.witness.registers);
+        let bar = self.bars.into_iter().find(|bar| *bar != registers).unwrap_or_default();
+        Places { pool, pool_end, other, registers, window, bar }
     }
 
     /// A request that must be served, by a device that was just reset, and that writes its used element, its buffers, and

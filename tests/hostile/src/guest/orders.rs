@@ -142,7 +142,14 @@ impl<'a> Line<'a> {
     fn new(machine: &'a Machine, device: Device, share: u64) -> Self {
         // Places are 64 KiB into what they call the pool.
         let (pool, registers) = (share.wrapping_sub(0x1_0000), device.registers);
-        let places = Places { pool, pool_end: share + SHARE, other: pool, registers };
+        let places = Places {
+            pool,
+            pool_end: share + SHARE,
+            other: pool,
+            registers,
+            window: registers,
+            bar: registers,
+        };
         Self { machine, device, places, submitted: 0 }
     }
 

@@ -206,7 +206,15 @@ impl Stage {
     /// Where everything of a request is, in memory that begins at `at`.
     fn places(&self, at: u64) -> Places {
         let (first, end) = self.disk.pool;
-        Places { pool: at, pool_end: at + (end - first), other: at, registers: self.disk.registers }
+        let registers = self.disk.registers;
+        Places {
+            pool: at,
+            pool_end: at + (end - first),
+            other: at,
+            registers,
+            window: registers,
+            bar: registers,
+        }
     }
 
     /// From reset to DRIVER_OK, with the queue in memory that is at `at`.

@@ -2,7 +2,7 @@
 //! A cell of the matrix: what the driver does, and what must be in the report.
 
 use super::malformed::{MALFORMED, Malformed};
-use super::subject::{Descriptor, INDIRECT, Part, SUBJECTS, Table};
+use super::subject::{Descriptor, INDIRECT, NEXT, Part, SUBJECTS, Table};
 use super::way::{Expected, For, WAYS};
 use super::{DESCRIPTOR, Kind, Places, Request, Subject, Way};
 
@@ -81,6 +81,17 @@ impl Setup {
         self.indirect.map_or(self.queue_table, |(_, table)| table)
     }
 
+    /// The last descriptor of an honest request.
+    pub fn last(&self) -> Descriptor {
+        self.chain()[usize::from(self.request.buffers()) - 1]
+    }
+
+    /// Has its first descriptor go on at another index.
+    pub fn go_on_at(&mut self, index: u16) {
+        let first = &mut self.buffers()[0];
+        (first.flags, first.next) = (first.flags | NEXT, index);
+    }
+
     /// The table that has the buffers.
     pub fn buffers(&mut self) -> &mut Table {
         self.indirect.as_mut().map_or(&mut self.queue_table, |(_, table)| table)
@@ -135,7 +146,7 @@ impl Case {
     pub fn record(&self, places: &Places, indirect: bool) -> Option<Record> {
         let (subject, way) = match self {
             Case::Misplaced(subject, way) => (subject, way),
-            Case::Malformed(malformed, _) => return Some(malformed.record(places, indirect)),
+            Case::Malformed(malformed, kind) => return Some(malformed.record(*kind, places, indirect)),
         };
         let Expected::Refused(reason) = way.expected else { return None };
         let (address, length) = (way.place)(places, subject);

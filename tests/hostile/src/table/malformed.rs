@@ -10,6 +10,8 @@ use super::{DESCRIPTOR, Kind, Places, QUEUE_SIZE, Request};
 pub enum At {
     /// The descriptor with this index in the table that has the buffers.
     Buffers(u64),
+    /// The one after the last descriptor of an honest request, there.
+    Behind,
     /// The descriptor with this index in the queue's table.
     Queue(u64),
     /// The index of the available ring.
@@ -64,10 +66,13 @@ impl Malformed {
         setup
     }
 
-    pub(super) fn record(&self, places: &Places, indirect: bool) -> Record {
+    pub(super) fn record(&self, kind: Kind, places: &Places, indirect: bool) -> Record {
         let buffers = if indirect { places.table() } else { places.descriptors() };
         let (structure, address, length) = match self.at {
             At::Buffers(index) => ("descriptor", buffers + DESCRIPTOR * index, DESCRIPTOR),
+            At::Behind => {
+                ("descriptor", buffers + DESCRIPTOR * u64::from(kind.request().buffers()), DESCRIPTOR)
+            }
             At::Queue(index) => ("descriptor", places.descriptors() + DESCRIPTOR * index, DESCRIPTOR),
             // virtio 1.3, 2.7.6: flags, idx, ring[], each of 16 bits
             At::Index => ("available-ring", places.available() + 2, 2),
@@ -78,6 +83,8 @@ impl Malformed {
 }
 
 const ALL: &[Kind] = &[Kind::Blk, Kind::Rng, Kind::Net, Kind::Receive, Kind::Control];
+/// Those whose requests have more than one buffer.
+const CHAINS: &[Kind] = &[Kind::Blk, Kind::Net, Kind::Receive, Kind::Control];
 const BLK: &[Kind] = &[Kind::Blk];
 const RNG: &[Kind] = &[Kind::Rng];
 const NET: &[Kind] = &[Kind::Net];
@@ -88,6 +95,7 @@ const TOO_LONG: &str = "the chain loops or is longer than the queue";
 const NO_DESCRIPTOR: &str = "no such descriptor in its table";
 const AHEAD: &str = "the available index is more than the queue size ahead";
 const NESTED: &str = "INDIRECT inside an indirect table";
+const OUT_OF_ORDER: &str = "a device-readable descriptor after a device-writable one";
 const NOT_A_REQUEST: &str = "wrong direction, or too short for the request";
 
 const LENGTH: &str = "virtio 1.3, 2.7.5.3.1: no chain is longer than the Queue Size";
@@ -96,6 +104,7 @@ const FRAME: &str = "virtio 1.3, 5.1.6.2: header and frame are device-readable, 
 const BUFFER: &str = "virtio 1.3, 5.1.6.3.1: a buffer is device-writable, and has room for the header";
 const COMMAND: &str = "virtio 1.3, 5.1.6.5: class and command are device-readable, ack is device-writable";
 const NO_NEST: &str = "virtio 1.3, 2.7.5.3.1: no INDIRECT within an indirect table, wherever it points";
+const ORDER: &str = "virtio 1.3, 2.7.4.2: device-writable descriptors come after device-readable ones";
 const INDEX: &str = "virtio 1.3, 2.7.13: idx counts entries, of which there are Queue Size";
 
 const fn row(
@@ -119,37 +128,40 @@ pub const MALFORMED: &[Malformed] = &[
     row("loop-of-one", RNG, With::Both, (At::Buffers(0), TOO_LONG), LENGTH, |_, setup| {
         setup.buffers()[0].flags |= NEXT;
     }),
-    row("nine-descriptors", BLK, With::Indirect, (At::Buffers(8), TOO_LONG), LENGTH, |places, setup| {
+    // All after the first are as the last one is, so that no other clause is in the way.
+    row("nine-descriptors", ALL, With::Indirect, (At::Buffers(8), TOO_LONG), LENGTH, |places, setup| {
         setup.queue_table[0].length = 9 * 16;
-        let byte = Descriptor { address: places.data(), length: 1, flags: WRITE | NEXT, next: 0 };
+        let flags = setup.last().flags;
+        (setup.buffers()[0].flags, setup.buffers()[0].next) = (setup.buffers()[0].flags | NEXT, 1);
         for (index, next) in (1..9).zip(2..) {
-            setup.buffers()[index] = Descriptor { next, ..byte };
+            setup.buffers()[index] =
+                Descriptor { address: places.data(), length: 1, flags: flags | NEXT, next };
         }
-        setup.buffers()[8].flags = WRITE;
+        setup.buffers()[8].flags = flags;
     }),
     row(
         "next-behind-queue",
-        BLK,
+        ALL,
         With::Plain,
         (At::Buffers(QUEUE_SIZE as u64), NO_DESCRIPTOR),
         "virtio 1.3, 2.7.5: next is an index into the table",
-        |_, setup| setup.buffers()[0].next = QUEUE_SIZE,
+        |_, setup| setup.go_on_at(QUEUE_SIZE),
     ),
     row(
         "next-behind-table",
-        BLK,
+        ALL,
         With::Indirect,
-        (At::Buffers(3), NO_DESCRIPTOR),
+        (At::Behind, NO_DESCRIPTOR),
         "virtio 1.3, 2.7.5.3: next is an index into the indirect table",
-        |_, setup| setup.buffers()[0].next = 3,
+        |_, setup| setup.go_on_at(setup.request.buffers()),
     ),
     row(
         "next-65535",
-        BLK,
+        ALL,
         With::Both,
         (At::Buffers(65535), NO_DESCRIPTOR),
         "virtio 1.3, 2.7.5: next is an index into the table",
-        |_, setup| setup.buffers()[0].next = 65535,
+        |_, setup| setup.go_on_at(65535),
     ),
     row(
         "head-behind-queue",
@@ -193,25 +205,35 @@ pub const MALFORMED: &[Malformed] = &[
         |_, setup| setup.queue_table[0].flags |= NEXT,
     ),
     // What it points at would complete an honest request.
-    row("nested-in-pool", BLK, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
-        let [_, data, status, ..] = *setup.buffers();
-        (setup.buffers()[4], setup.buffers()[5]) = (Descriptor { next: 1, ..data }, status);
+    row("nested-in-pool", CHAINS, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
+        let [_, second, third, ..] = *setup.buffers();
+        (setup.buffers()[4], setup.buffers()[5]) = (Descriptor { next: 1, ..second }, third);
+        let length = 16 * u32::from(setup.request.buffers() - 1);
         setup.buffers()[1] =
-            Descriptor { address: places.table() + 4 * DESCRIPTOR, length: 32, flags: INDIRECT, next: 0 };
+            Descriptor { address: places.table() + 4 * DESCRIPTOR, length, flags: INDIRECT, next: 0 };
     }),
-    row("nested-in-private", BLK, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
+    row("nested-in-private", CHAINS, With::Indirect, (At::Buffers(1), NESTED), NO_NEST, |places, setup| {
         setup.buffers()[1] = Descriptor { address: places.private(), length: 16, flags: INDIRECT, next: 0 };
     }),
-    row("nested-in-itself", RNG, With::Indirect, (At::Buffers(0), NESTED), NO_NEST, |places, setup| {
+    row("nested-in-itself", ALL, With::Indirect, (At::Buffers(0), NESTED), NO_NEST, |places, setup| {
         setup.buffers()[0] = Descriptor { address: places.table(), length: 16, flags: INDIRECT, next: 0 };
+    }),
+    row("readable-status", BLK, With::Both, (At::Buffers(2), OUT_OF_ORDER), ORDER, |_, setup| {
+        setup.buffers()[2].flags = 0;
     }),
     row(
         "readable-after-writable",
-        BLK,
+        ALL,
         With::Both,
-        (At::Buffers(2), "a device-readable descriptor after a device-writable one"),
-        "virtio 1.3, 2.7.4.2: device-writable descriptors come after device-readable ones",
-        |_, setup| setup.buffers()[2].flags = 0,
+        (At::Buffers(1), OUT_OF_ORDER),
+        ORDER,
+        |places, setup| {
+            if setup.indirect.is_some() {
+                setup.queue_table[0].length = 2 * 16;
+            }
+            (setup.buffers()[0].flags, setup.buffers()[0].next) = (WRITE | NEXT, 1);
+            setup.buffers()[1] = Descriptor { address: places.data(), length: 1, flags: 0, next: 0 };
+        },
     ),
     row("nothing-writable", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
         for buffer in setup.buffers() {
@@ -220,6 +242,9 @@ pub const MALFORMED: &[Malformed] = &[
     }),
     row("nothing-readable", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
         setup.buffers()[0].flags |= WRITE;
+    }),
+    row("header-of-no-bytes", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
+        setup.buffers()[0].length = 0;
     }),
     row("short-header", BLK, With::Both, (At::Queue(0), NOT_A_REQUEST), REQUEST, |_, setup| {
         setup.buffers()[0].length = 15;

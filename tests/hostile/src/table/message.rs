@@ -24,6 +24,9 @@ const fn row(name: &'static str, refused: Option<&'static str>, address: fn(&Pla
     Message { name, address, refused, clause: WINDOW }
 }
 
+/// Entries of the table that they are in, by turns: each device has one for its configuration and one for each queue.
+pub const VECTORS: [u16; 2] = [0, 1];
+
 /// All of them.
 pub const MESSAGES: &[Message] = &[
     row("local-apic", None, |_| 0xfee0_0000),
@@ -35,6 +38,8 @@ pub const MESSAGES: &[Message] = &[
     row("at-0", NOWHERE, |_| 0),
     row("in-private", NOWHERE, Places::private),
     row("in-pool", NOWHERE, Places::data),
+    row("behind-pool", NOWHERE, |at| at.pool_end),
+    row("in-other-pool", NOWHERE, |at| at.other + 0x1_0000),
     row("own-table", NOWHERE, |at| at.registers + 0x4000),
     row("own-notification", NOWHERE, |at| at.registers + 0x3000),
     row("power-control", NOWHERE, |_| 0xd100_1000),

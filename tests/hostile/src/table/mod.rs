@@ -12,7 +12,7 @@ pub mod subject;
 pub mod way;
 
 pub use case::{Case, Record, cases};
-pub use message::{MESSAGES, Message};
+pub use message::{MESSAGES, Message, VECTORS};
 pub use subject::{Kind, Request, Subject};
 pub use way::Way;
 
@@ -55,6 +55,10 @@ pub struct Places {
     pub other: u64,
     /// The device's own registers.
     pub registers: u64,
+    /// Those of the other device, on mmio.
+    pub window: u64,
+    /// The BAR of another function, on PCI.
+    pub bar: u64,
 }
 
 impl Places {

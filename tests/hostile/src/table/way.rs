@@ -77,6 +77,8 @@ const UNBACKED: u64 = 0xa000_0000;
 /// Physical addresses that no memory of this guest has.
 const UNBACKED_HIGH: u64 = 1 << 40;
 const UART: u64 = 0xd100_0000;
+/// Configuration space of PCI.
+const ECAM: u64 = 0xe000_0000;
 const IO_APIC: u64 = 0xfec0_0000;
 const LOCAL_APIC: u64 = 0xfee0_0000;
 
@@ -91,7 +93,11 @@ pub const WAYS: &[Way] = &[
     way("in-other-pool", For::All, OUTSIDE, |at, s| (at.other + 0x1_0000, s.length)),
     way("both-pools", For::Pointed, START, |at, _| (at.other, at.pool_end - at.other)),
     way("in-private", For::All, OUTSIDE, |at, s| (at.private(), s.length)),
+    way("in-private-below", For::All, OUTSIDE, |at, s| (at.private_below(), s.length)),
     way("in-own-registers", For::All, OUTSIDE, |at, s| (at.registers, s.length)),
+    way("in-other-registers", For::All, OUTSIDE, |at, s| (at.window, s.length)),
+    way("in-other-bar", For::All, OUTSIDE, |at, s| (at.bar, s.length)),
+    way("in-configuration-space", For::All, OUTSIDE, |_, s| (ECAM, s.length)),
     way("in-uart", For::All, OUTSIDE, |_, s| (UART, s.length)),
     way("in-io-apic", For::All, OUTSIDE, |_, s| (IO_APIC, s.length)),
     way("in-local-apic", For::All, OUTSIDE, |_, s| (LOCAL_APIC, s.length)),
@@ -112,7 +118,13 @@ pub const WAYS: &[Way] = &[
         expected: END,
         clause: "virtio 1.3, 2.7.5.2: with any byte before it, the chain has more than 2^32",
     },
+    way("no-bytes-before", For::Buffers, OUTSIDE, |at, _| (at.pool - 1, 0)),
+    way("no-bytes-behind", For::Buffers, OUTSIDE, |at, _| (at.pool_end, 0)),
+    way("no-bytes-in-other-pool", For::Buffers, OUTSIDE, |at, _| (at.other + 0x1_0000, 0)),
     way("no-bytes-in-private", For::Buffers, OUTSIDE, |at, _| (at.private(), 0)),
+    way("no-bytes-in-own-registers", For::Buffers, OUTSIDE, |at, _| (at.registers, 0)),
+    way("no-bytes-at-0", For::Buffers, OUTSIDE, |_, _| (0, 0)),
+    way("no-bytes-at-2-64-less-1", For::Buffers, OUTSIDE, |_, _| (u64::MAX, 0)),
     Way {
         name: "no-bytes",
         of: For::Tables,
