@@ -7,7 +7,7 @@ use crate::Outcome;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The user can: `option` is wrong.
-    #[error("{option}: {reason}")]
+    #[error("{}: {}", one_line(option), one_line(reason))]
     Argument {
         /// The option as the user wrote it: `--blk path=disk.img`.
         option: String,
@@ -23,6 +23,11 @@ pub enum Error {
     /// We can.
     #[error("{0}")]
     Vmm(String),
+}
+
+/// What a user gave us may have line breaks and worse in it.
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// The result of what can fail on the way to a guest.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The log, on standard error. A guest can cause lines in it: each device tells each kind of error and each refusal once, a
-//! vCPU what KVM would not do. Together they have an end, so that they fit a pipe that nobody reads: a thread of cvmm never
-//! waits for somebody to read them.
+//! vCPU what KVM would not do. Together they have an end. A thread of cvmm never waits for somebody to read them: where standard
+//! error is a pipe that is full, of the guest's console perhaps, they are lost.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use env_logger::{Builder, Env};
+use env_logger::{Builder, Env, Target};
 use log::{Level, Log, Metadata, Record, SetLoggerError};
 
-/// Bytes of all errors and warnings of a run: half of a pipe (pipe(7)), whose rest is for how the run ended.
+use crate::host::stdio::Messages;
+
+/// Bytes of all errors and warnings of a run: half of a pipe (pipe(7)).
 const BYTES: usize = 32 << 10;
 /// Level, colours and the end of a line.
 const AROUND: usize = 32;
@@ -18,10 +20,18 @@ const AROUND: usize = 32;
 /// # Errors
 /// There is one already.
 pub fn init() -> Result<(), SetLoggerError> {
-    let logger = Builder::from_env(Env::default().default_filter_or("warn"))
-        .format_timestamp(None)
-        .format_target(false)
-        .build();
+    let builder = || {
+        let mut builder = Builder::from_env(Env::default().default_filter_or("warn"));
+        builder.format_timestamp(None).format_target(false);
+        builder
+    };
+    let mut logger = builder().build();
+    // Who asks for more wants it all, and reads it.
+    if logger.filter() <= Level::Warn
+        && let Ok(messages) = Messages::open()
+    {
+        logger = builder().target(Target::Pipe(Box::new(messages))).build();
+    }
     log::set_max_level(logger.filter());
     log::set_boxed_logger(Box::new(Bounded { logger, left: BYTES.into() }))
 }

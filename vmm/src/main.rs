@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The command `cvmm`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use cvmm::cli::{Cli, Command};
 use cvmm::config::VmConfig;
+use cvmm::host::stdio::Messages;
 use cvmm::{Outcome, describe, logger, run};
 
 fn main() -> ExitCode {
     // Fails only where there is a logger.
     let _ = logger::init();
+    // Now: on the way out, nothing can be opened any more.
+    let messages = Messages::open();
     let outcome = match Cli::try_parse() {
         Ok(Cli { command: Command::Run(args) }) => match VmConfig::new(&args) {
             Ok(config) => run::run(&config),
@@ -28,8 +30,11 @@ fn main() -> ExitCode {
     };
     match &outcome {
         Outcome::PoweredOff(_) | Outcome::Reset(_) => log::info!("{}", outcome.detail()),
-        // Nobody may be there to read it: the exit code says it, too.
-        _ => drop(writeln!(io::stderr(), "cvmm: {}", outcome.detail())),
+        _ => {
+            if let Ok(messages) = messages {
+                messages.last(&format!("cvmm: {}\n", outcome.detail()));
+            }
+        }
     }
     ExitCode::from(outcome.exit_code())
 }
@@ -44,6 +49,7 @@ fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
     let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let command = std::env::args().nth(1).filter(|command| command == "describe").unwrap_or("run".into());
+    let command = std::env::args_os().nth(1).filter(|command| command == "describe");
+    let command = if command.is_some() { "describe" } else { "run" };
     format!("{}; see cvmm {command} --help", line.trim_start_matches("error: "))
 }

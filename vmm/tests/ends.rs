@@ -60,7 +60,7 @@ impl Run {
             .arg(&report)
             .stdin(terminal())
             .stdout(terminal())
-            .stderr(Stdio::null())
+            .stderr(terminal())
             .spawn()
             .unwrap();
         Some(Self { child, pty, before, report, _dir: dir })

@@ -104,6 +104,22 @@ pub enum Error {
         /// What it needs.
         extent: Range,
     },
+    /// One byte of memory is in two segments, so that a small file can say to copy without end.
+    #[error("its segments overlap: together they have {sum:#x} bytes, at {extent}")]
+    ElfOverlap {
+        /// Bytes of all segments.
+        sum: u64,
+        /// Where they are.
+        extent: Range,
+    },
+    /// Notes are read one by one, a dozen bytes or more each.
+    #[error("its notes (PT_NOTE) have {len:#x} bytes, of which {max:#x} are the most")]
+    ElfNotes {
+        /// Their bytes.
+        len: u64,
+        /// How many they may be.
+        max: u64,
+    },
     /// I/O error on the initrd.
     #[error("it can't be read: {0}")]
     InitrdRead(#[source] io::Error),
@@ -171,6 +187,8 @@ impl Error {
             | Error::ElfEmpty
             | Error::ElfSegment { .. }
             | Error::ElfEntry { .. }
+            | Error::ElfOverlap { .. }
+            | Error::ElfNotes { .. }
             | Error::TooOld { .. }
             | Error::Place { .. }
             | Error::Truncated { .. }

@@ -99,6 +99,10 @@ impl Receiver {
                 }
                 Delivery::TooLarge => log::debug!("net: a frame of {len} bytes fits no buffer: lost"),
             }
+            // A frame may have taken as many chains as there are descriptors.
+            if queue.is_waited_for() {
+                break;
+            }
         }
         Ok(Turn { interrupt: queue.wants_interrupt()?, more })
     }
@@ -117,10 +121,14 @@ impl Receiver {
         // The driver may have cut the first buffer inside num_buffers.
         let mut num_buffers = [PoolRange::default(); 2];
         while done < frame.len() {
+            // A driver that makes chains available meanwhile does not make it more.
+            if used == queue.size() {
+                queue.undo_pop(used);
+                return Ok(Delivery::TooLarge);
+            }
             if !queue.pop(chain)? && !queue.rearm(chain)? {
                 queue.undo_pop(used);
-                // With all of its descriptors in use, the driver can't add another buffer.
-                return Ok(if used < queue.size() { Delivery::NoBuffers } else { Delivery::TooLarge });
+                return Ok(Delivery::NoBuffers);
             }
             let refuse = || Queue::wrong_direction(index, chain);
             // virtio 1.3, 5.1.6.3.1: room for the header, all of it device-writable.

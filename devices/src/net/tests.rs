@@ -15,6 +15,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::pool::{Reason, Structure};
+use crate::queue::QueueFeatures;
 use crate::testing::{Desc, INDIRECT_DESC, Memory, Rig};
 use crate::virtio::{EventFds, Worker};
 
@@ -426,6 +427,29 @@ fn frames_and_buffers_wake_the_worker() {
     (0..200).for_each(|_| bench.arrives(&frame(61)));
     assert!((2..100).contains(&settle()));
     assert_eq!(bench.rig.drivers[0].take_used().len(), 200);
+}
+
+/// A reset, say, comes between two frames; and a frame takes no more chains than there are descriptors.
+#[test]
+fn a_turn_gives_way_after_a_frame() {
+    let mut bench = Bench::new(0);
+    (0..3).for_each(|_| drop(bench.buffers(&[100])));
+    (0..3).for_each(|_| bench.arrives(&frame(60)));
+    let gate = bench.rig.core.summary().gate.clone();
+    let layout = bench.rig.drivers[0].layout;
+    let mut queue = Queue::new(&gate, 0, layout.size, layout, QueueFeatures::default()).unwrap();
+    queue.give_way_to(&Arc::new(1.into()));
+    let (mut receiver, mut chain) = (receive::Receiver::default(), Chain::default());
+    let mut turn = || {
+        let turn =
+            receiver.turn(0, &mut queue, &mut chain, &mut bench.wire.clone(), &mut HostErrors::default());
+        turn.unwrap().more
+    };
+    for head in 0..3 {
+        assert!(turn());
+        assert_eq!(bench.rig.drivers[0].take_used(), [(head, 60)]);
+    }
+    assert!(!turn());
 }
 
 /// Nobody could take it: it is lost, and those after it are not.

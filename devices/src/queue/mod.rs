@@ -151,6 +151,11 @@ impl Queue {
         self.waiting = Arc::clone(waiting);
     }
 
+    /// Whether somebody waits for the end of a turn.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
     /// The gate that this queue's buffers pass.
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -184,7 +189,7 @@ impl Queue {
             bytes = bytes.saturating_add(work);
             self.push(chain.head(), written)?;
             // The host may take long over each, and a reset is waited for by a vCPU.
-            if bytes >= TURN_BYTES || self.waiting.load(Ordering::Relaxed) > 0 {
+            if bytes >= TURN_BYTES || self.is_waited_for() {
                 break;
             }
         }

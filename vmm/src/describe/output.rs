@@ -43,7 +43,7 @@ impl<'a> Target<'a> {
         match self {
             Self::File(path) => {
                 let file = files::create(path).map_err(|reason| wrong(path, reason))?;
-                let written = files::write_all(&file, contents);
+                let written = files::empty(&file).and_then(|()| files::write_all(&file, contents));
                 written.map_err(|error| wrong(path, format!("it can't be written: {error}")))
             }
             Self::Stdout => {

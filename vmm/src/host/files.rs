@@ -9,8 +9,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long a pipe may take no byte of what is written at the end of a run.
@@ -59,7 +60,8 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Opens the file at `path` for writing, new or empty; or a terminal, or a pipe that somebody reads, as /dev/stdout may be.
+/// Opens the file at `path` for writing, or makes it; or a terminal, or a pipe that somebody reads, as /dev/stdout may be.
+/// What is in it stays, until [`empty`].
 ///
 /// # Errors
 /// What is wrong with it, for a message that names the option.
@@ -67,7 +69,7 @@ pub fn create(path: &Path) -> Result<File, String> {
     // Not a disk, which would lose what is on it.
     let fits = |kind: FileType| kind.is_file() || kind.is_char_device() || kind.is_fifo();
     let mut options = File::options();
-    let file = open(options.write(true).create(true).truncate(true), path, fits, "a regular file");
+    let file = open(options.write(true).create(true).truncate(false), path, fits, "a regular file");
     file.map_err(|error| match error.raw_os_error() {
         // open(2): a FIFO without a reader; also a socket.
         Some(libc::ENXIO) => "it can't be written: it is a pipe that nobody reads, or a socket".into(),
@@ -75,22 +77,38 @@ pub fn create(path: &Path) -> Result<File, String> {
     })
 }
 
+/// Takes out what was in a file before it was opened by [`create`].
+pub fn empty(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
+}
+
 /// Writes all of `bytes` into what [`create`] has opened. Who reads a pipe has some time for it.
 pub fn write_all(file: &File, bytes: &[u8]) -> io::Result<()> {
     write_within(PATIENCE, file, bytes)
 }
 
-fn write_within(patience: Duration, mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+/// The same, with as much patience as is said.
+pub(super) fn write_within(patience: Duration, mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+    let mut since = Instant::now();
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                since = Instant::now();
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO);
-                if poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLOUT)], timeout)? == 0 {
-                    let what = format!("nobody has read the pipe for {patience:?}");
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+                // What is left, so that signals do not make it longer.
+                let left = patience.saturating_sub(since.elapsed());
+                let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+                match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLOUT)], timeout) {
+                    Ok(0) => {
+                        let what = format!("nobody has read the pipe for {patience:?}");
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+                    }
+                    Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
+                    Err(error) => return Err(error.into()),
                 }
             }
             Err(error) => return Err(error),

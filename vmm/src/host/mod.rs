@@ -5,5 +5,6 @@ pub mod disk;
 pub mod files;
 mod iovec;
 pub mod limits;
+pub mod stdio;
 pub mod tap;
 pub mod terminal;

@@ -290,7 +290,7 @@ impl Wires<'_> {
 }
 
 fn event_fds(name: &str, count: usize) -> Result<Arc<EventFds>> {
-    EventFds::new(count).map(Arc::new).map_err(|error| Error::vmm(name, error))
+    EventFds::new(count).map(Arc::new).map_err(|error| Error::Host(format!("{name}: {error}")))
 }
 
 /// An eventfd that pulses the interrupt line `gsi`.
@@ -302,7 +302,7 @@ fn interrupt_line(vm: &VmFd, Interrupt(gsi): Interrupt) -> Result<EventFd> {
 }
 
 fn event() -> Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK).map_err(|error| Error::vmm("eventfd", error))
+    EventFd::new(EFD_NONBLOCK).map_err(|error| Error::Host(format!("eventfd: {error}")))
 }
 
 /// The I/O APIC on the bus: the arch crate does not know buses.

@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::control::ExitRequest;
-use super::images::create;
+use super::images::{create, with_path};
 use crate::config::ConsoleConfig;
+use crate::host::files;
 use crate::{Error, Result};
 
 /// Why some of the console's output was lost.
@@ -31,6 +32,13 @@ pub(super) fn open_console(
         }
     };
     Ok((Box::new(ConsoleOutput { file, exit: Arc::clone(exit), lost: Arc::clone(&lost) }), lost))
+}
+
+/// What an earlier run has left goes when there is a guest, and not with one that does not start.
+pub(super) fn begin(console: &ConsoleConfig) -> Result<()> {
+    let ConsoleConfig::File(path) = console else { return Ok(()) };
+    let begun = files::empty(&create("--console file=", path)?);
+    begun.map_err(|error| Error::argument(with_path("--console file=", path), error))
 }
 
 /// Console output that nobody may be reading. The vCPU waits until somebody does, but not past the end of the run. What

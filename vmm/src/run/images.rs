@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use cvmm_arch::native::boot::{self, Firmware, Image, Images};
 use cvmm_arch::native::layout;
-use cvmm_firmware::{AcpiError, AcpiTable, Machine, acpi_tables, acpi_tables_with_dsdt, device_tree};
+use cvmm_firmware::{AcpiTable, Machine, acpi_tables, acpi_tables_with_dsdt, device_tree};
 
 use crate::config::{ConsoleConfig, DeviceKind, FirmwareKind, VmConfig};
 use crate::describe;
@@ -36,7 +36,10 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
         ("--dump-dtb", config.dump_dtb.as_deref()),
         ("--console file=", console),
     ];
-    let mut others: Vec<_> = read.into_iter().chain(disks).filter_map(named).collect();
+    // What the guest prints, and what we say, goes there meanwhile.
+    let stdout = (config.console == ConsoleConfig::Stdio).then_some(Path::new(STDOUT));
+    let streams = [("standard output", stdout), ("standard error", Some(Path::new(STDERR)))];
+    let mut others: Vec<_> = read.into_iter().chain(disks).chain(streams).filter_map(named).collect();
     for (option, path) in written.into_iter().filter_map(named) {
         if let Some((other, _)) = others.iter().find(|(_, other)| same_file(other, path)) {
             return Err(Error::argument(with_path(option, path), format!("{other} names the same file")));
@@ -45,6 +48,9 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
     }
     Ok(())
 }
+
+const STDOUT: &str = "/proc/self/fd/1";
+const STDERR: &str = "/proc/self/fd/2";
 
 fn named<'a>((option, path): (&'a str, Option<&'a Path>)) -> Option<(&'a str, &'a Path)> {
     path.map(|path| (option, path))
@@ -67,11 +73,22 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
+/// Links that may lead from one to the next (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
 /// Where a file that is not there yet would be. None for one that is there: it has no contents to lose.
 fn place(path: &Path) -> Option<PathBuf> {
     if path.exists() {
         return None;
     }
+    // A link to what is not there leads to where it would be.
+    let folder = |path: &Path| path.parent().map(Path::to_owned).unwrap_or_default();
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = fs::read_link(&path) else { break };
+        path = folder(&path).join(next);
+    }
+    let path = path.as_path();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Some(folder.canonicalize().ok()?.join(path.file_name()?))
 }
@@ -96,31 +113,42 @@ pub(super) fn open_images(config: &VmConfig, machine: &Machine) -> Result<Images
     Ok(Images { kernel, initrd, firmware })
 }
 
-/// Makes the device tree or reads the one to use instead, and writes the copy of ours.
+/// Makes the device tree, or reads the one to use instead.
 fn open_device_tree(config: &VmConfig, machine: &Machine) -> Result<Vec<u8>> {
-    let ours = device_tree(machine).map_err(|error| Error::Vmm(error.to_string()))?;
-    if let Some(path) = &config.dump_dtb {
-        files::write_all(&create("--dump-dtb", path)?, &ours).map_err(|error| {
-            Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
-        })?;
-    }
     match &config.dtb {
-        None => Ok(ours),
+        None => our_device_tree(machine),
         Some(path) => read_dtb(path).map_err(|reason| Error::argument(with_path("--dtb", path), reason)),
     }
 }
 
-/// Makes the ACPI tables, with the DSDT to use instead if there is one, and writes copies of ours.
-fn open_acpi_tables(config: &VmConfig, machine: &Machine) -> Result<Vec<AcpiTable>> {
-    let base = layout::ACPI_TABLES.base();
-    let vmm_error = |error: AcpiError| Error::Vmm(error.to_string());
-    let ours = acpi_tables(machine, base).map_err(vmm_error)?;
-    if let Some(folder) = &config.dump_acpi {
-        describe::write_acpi(folder, &ours)?;
+fn our_device_tree(machine: &Machine) -> Result<Vec<u8>> {
+    device_tree(machine).map_err(|error| Error::Vmm(error.to_string()))
+}
+
+fn our_acpi_tables(machine: &Machine) -> Result<Vec<AcpiTable>> {
+    acpi_tables(machine, layout::ACPI_TABLES.base()).map_err(|error| Error::Vmm(error.to_string()))
+}
+
+/// Writes the copies of our device tree, or of our ACPI tables, that were asked for.
+pub(super) fn write_copies(config: &VmConfig, machine: &Machine) -> Result<()> {
+    if let Some(path) = &config.dump_dtb {
+        let (file, ours) = (create("--dump-dtb", path)?, our_device_tree(machine)?);
+        files::empty(&file).and_then(|()| files::write_all(&file, &ours)).map_err(|error| {
+            Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
+        })?;
     }
-    let Some(path) = &config.dsdt else { return Ok(ours) };
+    match &config.dump_acpi {
+        Some(folder) => describe::write_acpi(folder, &our_acpi_tables(machine)?),
+        None => Ok(()),
+    }
+}
+
+/// Makes the ACPI tables, with the DSDT to use instead if there is one.
+fn open_acpi_tables(config: &VmConfig, machine: &Machine) -> Result<Vec<AcpiTable>> {
+    let Some(path) = &config.dsdt else { return our_acpi_tables(machine) };
     let dsdt = read_dsdt(path).map_err(|reason| Error::argument(with_path("--dsdt", path), reason))?;
-    acpi_tables_with_dsdt(machine, base, dsdt).map_err(vmm_error)
+    acpi_tables_with_dsdt(machine, layout::ACPI_TABLES.base(), dsdt)
+        .map_err(|error| Error::Vmm(error.to_string()))
 }
 
 /// What is left of [`layout::ACPI_TABLES`] when all other tables are there, with the most CPUs.

@@ -2,12 +2,13 @@
 //! Console input: from standard input to the guest's UART, as far as the guest reads it.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io::{self, ErrorKind, IsTerminal, Read};
+use std::os::fd::AsRawFd;
 
 use cvmm_devices::serial::Console;
 use event_manager::{EventOps, EventSet, Events};
 
+use crate::host::stdio;
 use crate::host::terminal::Keyboard;
 
 /// Most bytes that wait for the guest to read them.
@@ -33,7 +34,7 @@ pub(super) struct Input {
 impl Input {
     /// Standard input, whose events carry `data`.
     pub(super) fn new(data: u32) -> io::Result<Self> {
-        let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let stdin = stdio::input()?;
         let keyboard = stdin.is_terminal().then(Keyboard::default);
         Ok(Self { stdin, keyboard, pending: Vec::new(), data, watched: false, ended: false })
     }
@@ -42,11 +43,15 @@ impl Input {
     pub(super) fn read(&mut self) -> bool {
         let mut buffer = [0; 256];
         let typed = match self.stdin.read(&mut buffer) {
-            Ok(0) | Err(_) => {
+            Ok(n) if n > 0 => &buffer[..n],
+            // Not now: who shares it with us may have read first.
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                return false;
+            }
+            Ok(_) | Err(_) => {
                 self.ended = true;
                 return false;
             }
-            Ok(n) => &buffer[..n],
         };
         let quit = match &mut self.keyboard {
             Some(keyboard) => keyboard.filter(typed, &mut self.pending),

@@ -11,6 +11,7 @@ mod warnings;
 
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use cvmm_arch::native::boot::Entry;
@@ -29,7 +30,7 @@ use crate::sandbox::{self, Sandbox, ThreadKind, Violation};
 use crate::{Error, Outcome, Result};
 use console::{Lost, open_console};
 use control::{Control, ExitRequest, Signals};
-use images::{create, loader_error, open_images, refuse_overwriting};
+use images::{create, loader_error, open_images, refuse_overwriting, with_path, write_copies};
 use io_thread::IoThread;
 use vcpu::{Shared, Vcpus};
 
@@ -39,7 +40,7 @@ pub fn run(config: &VmConfig) -> Outcome {
     let open = || {
         let signals = Signals::block()?;
         refuse_overwriting(config)?;
-        let report = config.report.as_deref().map(|path| create("--report", path)).transpose()?;
+        let report = config.report.as_deref().map(open_report).transpose()?;
         Ok((signals, report))
     };
     let (signals, file) = match open() {
@@ -58,6 +59,13 @@ pub fn run(config: &VmConfig) -> Outcome {
         Ok(()) => with_violation(outcome, sandbox::violation()),
         Err(error) => outcome.after(&format!("--report: it can't be written: {error}")),
     }
+}
+
+/// In place of an older one: there is a report of a guest that does not start, too.
+fn open_report(path: &Path) -> Result<File> {
+    let file = create("--report", path)?;
+    files::empty(&file).map_err(|error| Error::argument(with_path("--report", path), error))?;
+    Ok(file)
 }
 
 fn write_report(file: &File, report: &Report) -> io::Result<()> {
@@ -103,6 +111,8 @@ impl Guest {
         let Loaded { private, pools, entry } = GuestMemory::new(&machine)?
             .load(&machine, images)
             .map_err(|error| loader_error(config, &error))?;
+        console::begin(&config.console)?;
+        write_copies(config, &machine)?;
 
         let kvm = open_kvm(config)?;
         let vm = Arc::new(machine::create(&kvm)?);

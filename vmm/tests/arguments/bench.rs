@@ -63,7 +63,7 @@ impl Bench {
     /// Names and sizes of all that is in the folder, and the content of what is not large.
     pub fn state(&self) -> BTreeMap<PathBuf, (u64, Vec<u8>)> {
         let state = |path: &Path| {
-            let len = fs::metadata(path).unwrap().len();
+            let len = fs::symlink_metadata(path).unwrap().len();
             let small = path.is_file() && len <= 4 << 20;
             (len, if small { fs::read(path).unwrap_or_default() } else { Vec::new() })
         };

@@ -6,10 +6,11 @@ mod bench;
 mod firmware;
 
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use bench::{Bench, KERNEL, assert_refused, output};
 
@@ -368,5 +369,58 @@ fn the_help_has_the_exit_codes() {
         for code in 0..=last {
             assert!(help.contains(&format!("\n  {code}  ")), "exit code {code}: {help}");
         }
+    }
+}
+
+/// What is in a file that an option names is lost to a guest that starts, and to no other.
+#[test]
+fn files_that_are_not_emptied() {
+    let bench = Bench::new();
+    let (kernel, old) = (bench.file("junk", 1 << 20), bench.write("old", b"precious"));
+    for options in [["--console", &format!("file={old}")], ["--dump-dtb", &old]] {
+        let options = [&["--kernel", &kernel][..], &options].concat();
+        bench.refuse(&options, &format!("--kernel {kernel}"), "neither a bzImage nor an ELF kernel");
+    }
+    // Two names for what is not there yet.
+    std::os::unix::fs::symlink("new", bench.path("link")).unwrap();
+    let (link, new) = (bench.path("link"), bench.path("new"));
+    let options = ["--console", &format!("file={link}"), "--report", &new];
+    bench.refuse(&options, &format!("--console file={link}"), "--report names the same file");
+}
+
+/// The guest's console would be in the middle of it.
+#[test]
+fn standard_streams_are_not_overwritten() {
+    let bench = Bench::new();
+    let path = bench.write("stream", b"");
+    let stream = || File::options().append(true).open(&path).unwrap();
+    for (name, option) in [("output", ["--report", "/dev/stdout"]), ("error", ["--report", &path])] {
+        let mut command = bench.command(Path::new(env!("CARGO_BIN_EXE_cvmm")), &option);
+        command.stdin(Stdio::null());
+        let command = match name {
+            "output" => command.stdout(stream()).stderr(Stdio::null()),
+            _ => command.stdout(Stdio::null()).stderr(stream()),
+        };
+        assert_eq!(command.status().unwrap().code(), Some(2), "{name}");
+    }
+    let said = fs::read_to_string(&path).unwrap();
+    assert_eq!(said, format!("cvmm: --report {path}: standard error names the same file\n"));
+}
+
+/// They are text nowhere, or text in several lines.
+#[test]
+fn odd_bytes() {
+    let program = env!("CARGO_BIN_EXE_cvmm");
+    for arguments in [&[b"\xff".as_slice()][..], &[b"run", b"\xff"]] {
+        let mut command = Command::new(program);
+        command.args(arguments.iter().map(|argument| std::ffi::OsStr::from_bytes(argument)));
+        let output = output(&mut command);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.starts_with("cvmm: ") && error.lines().count() == 1, "{error}");
+    }
+    let bench = Bench::new();
+    for (option, told) in [("tap=a\nb;reboot", "tap=a\\nb;reboot"), ("tap=\u{1b}[2J", "tap=\\u{1b}[2J")] {
+        bench.refuse(&["--net", option], &format!("--net {told}"), "");
     }
 }

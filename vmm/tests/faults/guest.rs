@@ -123,6 +123,14 @@ impl Guest {
         self.tasks().into_iter().find(named)
     }
 
+    /// The descriptor of this file in cvmm.
+    pub fn descriptor(&self, path: &str) -> u64 {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let mut files = files.map(|file| file.unwrap().path());
+        let file = files.find(|file| fs::read_link(file).is_ok_and(|target| target == Path::new(path)));
+        file.unwrap().file_name().unwrap().to_str().unwrap().parse().unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }

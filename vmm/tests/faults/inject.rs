@@ -20,11 +20,18 @@ pub enum Fault {
     Error(i32),
     /// A vectored transfer moves no more than so many bytes.
     Short(u64),
+    /// The same, of a transfer with one buffer.
+    Few(u64),
 }
 
 /// From now on, the thread with this folder in /proc makes the calls of `plan` as the plan says, one after the other; calls
 /// of other numbers in between are made as they are. Ends with the plan, and returns all calls that were seen.
 pub fn inject(task: &Path, plan: &[(c_long, Fault)]) -> JoinHandle<Vec<c_long>> {
+    inject_into(task, None, plan)
+}
+
+/// The same, where the plan is for calls with this file.
+pub fn inject_into(task: &Path, file: Option<u64>, plan: &[(c_long, Fault)]) -> JoinHandle<Vec<c_long>> {
     let thread = Pid::from_raw(task.file_name().unwrap().to_str().unwrap().parse().unwrap());
     let plan = plan.to_vec();
     let (attached, is_attached) = sync_channel(1);
@@ -36,7 +43,7 @@ pub fn inject(task: &Path, plan: &[(c_long, Fault)]) -> JoinHandle<Vec<c_long>> 
         attached.send(()).unwrap();
         let mut seen = Vec::new();
         for (number, fault) in plan {
-            while !next_call(thread, number, fault, &mut seen) {}
+            while !next_call(thread, (number, file), fault, &mut seen) {}
         }
         ptrace::detach(thread, None).unwrap();
         seen
@@ -62,12 +69,17 @@ fn until_call(thread: Pid) -> user_regs_struct {
     }
 }
 
-/// Lets the next call happen: as `fault` says if it has this number. Whether it had.
-fn next_call(thread: Pid, number: c_long, fault: Fault, seen: &mut Vec<c_long>) -> bool {
+/// Lets the next call happen: as `fault` says if it has this number, and this file, if there is one. Whether it had.
+fn next_call(
+    thread: Pid,
+    (number, file): (c_long, Option<u64>),
+    fault: Fault,
+    seen: &mut Vec<c_long>,
+) -> bool {
     let begin = until_call(thread);
     let call = begin.orig_rax.cast_signed();
     seen.push(call);
-    if call != number {
+    if call != number || file.is_some_and(|file| file != begin.rdi) {
         until_call(thread);
         return false;
     }
@@ -92,6 +104,13 @@ fn next_call(thread: Pid, number: c_long, fault: Fault, seen: &mut Vec<c_long>) 
             assert_eq!(end.rax.cast_signed(), most, "the short transfer");
             ptrace::write(thread, place, length).unwrap();
             // The kernel leaves the arguments in their registers, and compilers may count on it.
+            ptrace::setregs(thread, user_regs_struct { rdx: begin.rdx, ..end }).unwrap();
+        }
+        Fault::Few(most) => {
+            let most = begin.rdx.min(most);
+            ptrace::setregs(thread, user_regs_struct { rdx: most, ..begin }).unwrap();
+            let end = until_call(thread);
+            assert_eq!(end.rax, most, "the short transfer");
             ptrace::setregs(thread, user_regs_struct { rdx: begin.rdx, ..end }).unwrap();
         }
     }

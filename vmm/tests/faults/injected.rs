@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Calls of cvmm's threads that fail, are cut short, or are interrupted.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use tempfile::TempDir;
 
 use crate::guest::{Guest, blk, cvmm, kvm};
-use crate::inject::{Fault, inject};
+use crate::inject::{Fault, inject, inject_into};
 use crate::place;
 
 /// A guest with a disk of 128 sectors.
@@ -62,6 +69,53 @@ fn a_write_that_is_cut_short_and_then_fails_is_an_error() {
     guest.end().exit_code(0).host_errors("blk0", &[("write", "No space left", 1)]);
 }
 
+/// A read that can't be finished is an error as well: so is one that finds the end of the disk too early.
+#[test]
+fn a_read_that_is_cut_short_and_then_fails_is_an_error() {
+    let Some((mut guest, _folder)) = start() else { return };
+    guest.orders(&[("write 0 0 8 9", "0")]);
+    for then in [error(Errno::EIO), Fault::Short(0)] {
+        let plan = [(libc::SYS_preadv, Fault::Short(100)), (libc::SYS_preadv, then)];
+        let tracer = inject(&guest.task("blk0"), &plan);
+        // What the buffer had is there, but for the bytes that came.
+        guest.orders(&[("read 0 0 8", "1 mixed")]);
+        tracer.join().unwrap();
+        guest.orders(&[("read 0 0 8", "0 9")]);
+    }
+    let expected = [("read", "Input/output error", 1), ("read", "100 bytes of 4096 moved", 1)];
+    guest.end().exit_code(0).host_errors("blk0", &expected);
+}
+
+/// Entropy that comes in pieces is all there; where it fails, the guest gets none, and is told so.
+#[test]
+fn entropy_is_whole_or_none() {
+    if !kvm() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let mut command = cvmm(folder.path());
+    command.arg("--rng");
+    let mut guest = Guest::start(command, folder.path());
+    let (task, source) = (guest.task("rng0"), Some(guest.descriptor("/dev/urandom")));
+    let (whole, none) = ("512 64", "0 0");
+    guest.orders(&[("random 512", whole)]);
+    let interrupted = error(Errno::EINTR);
+    for (faults, answer) in [
+        ([interrupted, Fault::Few(1), interrupted], whole),
+        ([Fault::Few(8), Fault::Few(8), Fault::Few(100)], whole),
+        ([Fault::Few(8), interrupted, error(Errno::EIO)], none),
+        // The end of it.
+        ([Fault::Few(8), Fault::Few(8), Fault::Few(0)], none),
+    ] {
+        let tracer = inject_into(&task, source, &faults.map(|fault| (libc::SYS_read, fault)));
+        guest.orders(&[("random 512", answer)]);
+        tracer.join().unwrap();
+        guest.orders(&[("random 512", whole)]);
+    }
+    let expected = [("read", "Input/output error", 1), ("read", "failed to fill whole buffer", 1)];
+    guest.end().exit_code(0).host_errors("rng0", &expected);
+}
+
 /// The guest does not notice.
 #[test]
 fn calls_that_are_interrupted_or_cut_short_go_on() {
@@ -101,6 +155,54 @@ fn waits_that_are_interrupted_are_waited_again() {
     guest.orders(&[("read 0 100 1", "0 0"), ("read 0 101 1", "0 0")]);
     tracer.join().unwrap();
     guest.end().exit_code(0).host_errors("blk0", &[]);
+}
+
+/// Input that is not there after all comes later, and has not ended.
+#[test]
+fn a_read_of_the_console_that_is_interrupted_is_read_again() {
+    let Some((mut guest, _folder)) = start() else { return };
+    for errno in [Errno::EINTR, Errno::EAGAIN] {
+        let tracer = inject(&guest.task("cvmm"), &[(libc::SYS_read, error(errno)); 2]);
+        guest.orders(&[("read 0 0 1", "0 0"), ("read 0 1 1", "0 0")]);
+        tracer.join().unwrap();
+    }
+    guest.end().exit_code(0);
+}
+
+/// The last flush, and the report into a pipe that is full for a while: it is all there.
+#[test]
+fn the_end_of_a_run_that_is_interrupted_is_an_end_in_order() {
+    if !kvm() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let report = folder.path().join("report");
+    mkfifo(&report, Mode::S_IRWXU).unwrap();
+    let mut reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&report).unwrap();
+    fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    let mut command = cvmm(folder.path());
+    // Devices, so that the report is longer than the pipe.
+    command.arg(blk(&place::image(folder.path(), 128))).args(["--rng"; 4]);
+    let mut guest = Guest::start(command, folder.path());
+    let interrupted = error(Errno::EINTR);
+    let plan = [
+        (libc::SYS_fdatasync, interrupted),
+        (libc::SYS_fdatasync, Fault::None),
+        (libc::SYS_write, interrupted),
+        (libc::SYS_write, Fault::Few(100)),
+        (libc::SYS_poll, interrupted),
+        (libc::SYS_poll, error(Errno::EAGAIN)),
+    ];
+    let tracer = inject(&guest.task("cvmm"), &plan);
+    guest.tell("end");
+    tracer.join().unwrap();
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    guest.wait().exit_code(0);
+    assert!(text.len() > 4096, "the pipe was never full: {text}");
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["outcome"]["exit_code"], 0, "{report:#}");
 }
 
 /// A flush is fdatasync, and nothing is fdatasync but a flush: before it, writes are in the page cache only. Without this,

@@ -104,7 +104,10 @@ fn a_group_with_too_little_memory_is_a_kill() {
         let _ = child.stdin.take().unwrap().write_all(b"work 0 64\nend\n");
         let (status, mut said) = (wait_for_end(&mut child), String::new());
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(status.success() || status.signal() == Some(libc::SIGKILL), "{kib} KiB: {status}: {said}");
+        // KVM's own memory is the group's, too: the kernel may refuse it instead.
+        let refused = status.code() == Some(3) && said.contains("Cannot allocate memory");
+        let killed = status.signal() == Some(libc::SIGKILL);
+        assert!(status.success() || refused || killed, "{kib} KiB: {status}: {said}");
         seen.insert(status.success());
         nothing_is_left(folder.path());
     }

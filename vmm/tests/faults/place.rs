@@ -2,6 +2,7 @@
 //! A small world for one test: mounts and networks that only its thread, and what it starts, can see.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,11 +29,20 @@ pub fn small(bytes: u64) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// Makes a tap that is up.
+/// Makes a tap that is up, on which the host says nothing by itself.
 pub fn tap(name: &str) {
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
     ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
+    // Not there in a kernel without IPv6.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     ip(&["link", "set", name, "up"]);
+}
+
+/// The other end of a tap that is up: whoever sends to this address sends to the guest.
+pub fn neighbour(tap: &str) -> SocketAddr {
+    ip(&["addr", "add", "192.168.91.1/24", "dev", tap]);
+    ip(&["neigh", "replace", "192.168.91.2", "lladdr", "02:00:00:00:00:01", "dev", tap]);
+    ([192, 168, 91, 2], 9).into()
 }
 
 /// Runs `ip`.

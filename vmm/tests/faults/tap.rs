@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A tap that goes down, and one that goes away.
+//! A tap that goes down, one that goes away, and one whose calls fail.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::libc;
 use tempfile::TempDir;
 
 use crate::guest::{Guest, blk, cvmm, kvm, wait_until};
+use crate::inject::{Fault, inject_into};
 use crate::place;
+
+const TUN: &str = "/dev/net/tun";
 
 /// A guest on the tap t0, with a disk.
 fn start() -> Option<(Guest, TempDir)> {
@@ -24,7 +30,20 @@ fn start() -> Option<(Guest, TempDir)> {
 
 /// Frames that the host has had from the guest.
 fn arrived() -> u64 {
-    fs::read_to_string("/sys/class/net/t0/statistics/rx_packets").unwrap().trim().parse().unwrap()
+    statistic("rx_packets")
+}
+
+/// Frames that cvmm has had from the host.
+fn taken() -> u64 {
+    statistic("tx_packets")
+}
+
+fn statistic(name: &str) -> u64 {
+    fs::read_to_string(format!("/sys/class/net/t0/statistics/{name}")).unwrap().trim().parse().unwrap()
+}
+
+fn error(errno: Errno) -> Fault {
+    Fault::Error(errno as i32)
 }
 
 /// How long a thread has run (Linux, Documentation/scheduler/sched-stats.rst).
@@ -74,4 +93,67 @@ fn a_tap_that_is_deleted_keeps_nobody_busy() {
     let ended = guest.end();
     let gone = "File descriptor in bad state";
     ended.exit_code(0).host_errors("net0", &[("receive", gone, 1), ("send", gone, 2)]);
+}
+
+/// The guest does not notice, in either direction.
+#[test]
+fn a_tap_that_is_interrupted_loses_no_frame() {
+    let Some((mut guest, _folder)) = start() else { return };
+    let (task, tap) = (guest.task("net0"), Some(guest.descriptor(TUN)));
+    let twice = |call| [(call, error(Errno::EINTR)), (call, error(Errno::EINTR)), (call, Fault::None)];
+    let tracer = inject_into(&task, tap, &twice(libc::SYS_writev));
+    guest.orders(&[("send 100", "sent")]);
+    // Before the wait for a plan that might never end.
+    assert_eq!(arrived(), 1);
+    tracer.join().unwrap();
+    let (host, guests) = host();
+    let tracer = inject_into(&task, tap, &twice(libc::SYS_read));
+    host.send_to(&[7; 10], guests).unwrap();
+    wait_until("the frame", || taken() == 1);
+    tracer.join().unwrap();
+    received(guest, 1, &[]);
+}
+
+/// A frame that the tap does not take is lost, and counted; one that it does not give comes with the next.
+#[test]
+fn a_tap_that_fails_once_goes_on() {
+    let Some((mut guest, _folder)) = start() else { return };
+    let (task, tap) = (guest.task("net0"), Some(guest.descriptor(TUN)));
+    for errno in [Errno::EIO, Errno::ENOMEM, Errno::EAGAIN] {
+        let tracer = inject_into(&task, tap, &[(libc::SYS_writev, error(errno))]);
+        guest.orders(&[("send 100", "sent"), ("send 100", "sent"), ("work 0 4", "all well")]);
+        tracer.join().unwrap();
+    }
+    assert_eq!(arrived(), 3);
+    let (host, guests) = host();
+    // With nothing to say of one that is not there after all.
+    for (errno, before) in [(Errno::EIO, 0), (Errno::EAGAIN, 2)] {
+        let tracer = inject_into(&task, tap, &[(libc::SYS_read, error(errno))]);
+        host.send_to(&[7; 10], guests).unwrap();
+        tracer.join().unwrap();
+        guest.orders(&[("work 0 4", "all well")]);
+        host.send_to(&[7; 10], guests).unwrap();
+        wait_until("both frames", || taken() == before + 2);
+    }
+    let text = |errno: Errno| std::io::Error::from(errno).to_string();
+    let [io, memory, full] = [Errno::EIO, Errno::ENOMEM, Errno::EAGAIN].map(text);
+    let expected = [("send", &*io, 1), ("send", &*memory, 1), ("send", &*full, 1), ("receive", &*io, 1)];
+    received(guest, 4, &expected);
+}
+
+/// Who sends to the guest, and where to.
+fn host() -> (UdpSocket, SocketAddr) {
+    let guests = place::neighbour("t0");
+    (UdpSocket::bind("192.168.91.1:0").unwrap(), guests)
+}
+
+/// The guest has had so many frames of ten bytes, whole, and cvmm tells of these errors.
+fn received(guest: Guest, frames: u64, errors: &[(&str, &str, u64)]) {
+    // The header of virtio_net, Ethernet's, IP's, UDP's, the data; and num_buffers, which is written last.
+    const FRAME: u64 = 12 + 14 + 20 + 8 + 10 + 2;
+    let ended = guest.end();
+    ended.exit_code(0).host_errors("net0", errors);
+    let devices = ended.report["devices"].as_array().unwrap();
+    let net = devices.iter().find(|device| device["name"] == "net0").unwrap();
+    assert_eq!(net["dma"]["written"]["bytes"], frames * FRAME, "{net:#}");
 }

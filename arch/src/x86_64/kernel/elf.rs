@@ -6,13 +6,15 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use cvmm_firmware::Range;
 use linux_loader::elf::{
-    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_X86_64, Elf64_Ehdr, Elf64_Phdr, PT_LOAD,
+    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_X86_64, Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE,
 };
 use vm_memory::ByteValued;
 
 use super::LOWEST_LOAD;
 use crate::x86_64::boot::{Error, Result};
 
+/// Bytes of all notes: a kernel has less than one thousand.
+const MAX_NOTES: u64 = 64 << 10;
 /// Bytes of a program header of 64 bits.
 const PHDR_SIZE: u16 = 56;
 
@@ -34,13 +36,18 @@ pub(super) fn extent(image: &mut File) -> Result<Range> {
     }
     image.seek(SeekFrom::Start(header.e_phoff)).map_err(|_| Error::ElfTruncated)?;
     let (mut base, mut end) = (u64::MAX, 0);
+    let (mut sum, mut notes) = (0u64, 0u64);
     for _ in 0..header.e_phnum {
         let mut segment = Elf64_Phdr::default();
         read(image, segment.as_mut_slice())?;
         let Elf64_Phdr { p_type, p_paddr, p_filesz, p_memsz, .. } = segment;
+        if p_type == PT_NOTE {
+            notes = notes.saturating_add(p_filesz);
+        }
         if p_type != PT_LOAD {
             continue;
         }
+        sum = sum.saturating_add(p_memsz);
         if p_filesz > p_memsz {
             return Err(Error::ElfSegment { address: p_paddr, file: p_filesz, memory: p_memsz });
         }
@@ -49,11 +56,18 @@ pub(super) fn extent(image: &mut File) -> Result<Range> {
             (base, end) = (base.min(p_paddr), end.max(p_paddr.checked_add(p_memsz).ok_or(place)?));
         }
     }
+    if notes > MAX_NOTES {
+        return Err(Error::ElfNotes { len: notes, max: MAX_NOTES });
+    }
     if base < LOWEST_LOAD {
         return Err(Error::Place { address: base });
     }
     let entry = header.e_entry;
     let extent = Range::from_bounds(base, end).ok_or(Error::ElfEmpty)?;
+    // If none overlap they fit between the lowest and the highest.
+    if sum > extent.size() {
+        return Err(Error::ElfOverlap { sum, extent });
+    }
     match (extent.base()..extent.end()).contains(&entry) {
         true => Ok(extent),
         false => Err(Error::ElfEntry { entry, extent }),

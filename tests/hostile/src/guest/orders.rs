@@ -6,6 +6,8 @@
 //! - `zero D S N`, `discard D S N`, `flush D`: the answer is the status byte.
 //! - `work D N`: so many rounds of writing, reading, comparing and flushing.
 //! - `send LEN`: a frame on the first network device, which has buffers for what arrives.
+//! - `random LEN`: asks the first entropy device for so many bytes. The answer is the length that it says it wrote, and how many
+//!   words of eight bytes it did write.
 //! - `records D FIRST`: writes records, numbered from FIRST on, and tells the number of each that is flushed, for ever.
 //! - `end`: powers off.
 //!
@@ -73,6 +75,13 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
         receiver.offer_buffers();
         net = Some(sender);
     }
+    let mut entropy = None;
+    if let Some(device) = machine.devices().find(|device| device.id == 4) {
+        let line = Line::new(machine, device, share()?);
+        line.set_up(0)?;
+        device.start();
+        entropy = Some(line);
+    }
     let _ = writeln!(uart, "= ready");
     let mut buffer = [0; 80];
     for done in 0.. {
@@ -89,6 +98,11 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
         if order == "send" {
             let length = u32::try_from(disk).unwrap_or(FRAME).min(FRAME);
             let _ = writeln!(uart, "= {}", net.as_mut().ok_or("no network device")?.send(length)?);
+            continue;
+        }
+        if order == "random" {
+            let (said, words) = entropy.as_mut().ok_or("no entropy device")?.random(disk);
+            let _ = writeln!(uart, "= {said} {words}");
             continue;
         }
         let disk = usize::try_from(disk).ok().and_then(|disk| lines.get_mut(disk)?.as_mut());
@@ -313,6 +327,18 @@ impl<'a> Line<'a> {
         self.offer(0);
         self.finish();
         Ok("sent")
+    }
+
+    /// What the device says that it wrote (virtio 1.3, 2.7.8: `len` of the used element), and the words that are not zero.
+    fn random(&mut self, length: u64) -> (u32, usize) {
+        let length = length.min(DATA);
+        self.fill(length.div_ceil(512), 0);
+        self.describe(0, (self.data(), u32::try_from(length).unwrap_or(0)), WRITE);
+        self.offer(0);
+        self.finish();
+        let slot = u64::from(self.submitted.wrapping_sub(1) % QUEUE_SIZE);
+        let said = self.machine.hardware.read(self.places.used() + 4 + 8 * slot + 4);
+        (said, self.words(length.div_ceil(512)).iter().filter(|word| **word != 0).count())
     }
 
     /// Buffers for frames that arrive; nobody looks at them.

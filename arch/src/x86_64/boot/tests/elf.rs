@@ -103,3 +103,23 @@ fn memory_without_file_contents_belongs_to_the_kernel() {
     let refused = error(&kernel, Some(&vec![1; (22 << 20) + 1]), "");
     assert!(matches!(refused, Error::InitrdTooLarge { .. }), "{refused}");
 }
+
+/// A file of some kilobytes would have its loader copy, or read, for days.
+#[test]
+fn a_small_file_does_not_make_much_work() {
+    let overlapping = error(&elf(&[(BASE, 16, 0x1000), (BASE + 0x800, 16, 0x1000)]), None, "");
+    assert!(matches!(overlapping, Error::ElfOverlap { sum: 0x2000, extent } if extent.size() == 0x1800));
+    for (length, is_kernel) in
+        [(64 << 10, true), ((64 << 10) + 1, false), (1 << 40, false), (u64::MAX, false)]
+    {
+        let mut image = elf(&[(BASE, 16, 0x1000), (BASE, 0, 0)]);
+        put(&mut image, 64 + 56, &[4]); // PT_NOTE
+        put(&mut image, 64 + 56 + 32, &u64::to_le_bytes(length));
+        image.resize(0x1_1000, 0);
+        match boot(&image, None, "").1 {
+            Ok(_) => assert!(is_kernel, "{length:#x}"),
+            Err(Error::ElfNotes { len, .. }) => assert!(len == length && !is_kernel, "{length:#x}"),
+            Err(other) => panic!("{length:#x}: {other}"),
+        }
+    }
+}
