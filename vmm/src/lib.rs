@@ -23,6 +23,8 @@ mod outcome;
 pub mod report;
 pub mod run;
 pub mod sandbox;
+#[cfg(test)]
+mod testing;
 
 pub use error::{Error, Result};
 pub use outcome::Outcome;

@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn memory_is_where_bars_belong_and_in_one_place() {
         let Ok(kvm) = kvm_ioctls::Kvm::new() else {
-            return eprintln!("not tested: there is no /dev/kvm");
+            return crate::testing::not_tested("there is no /dev/kvm");
         };
         let vm = Arc::new(kvm.create_vm().unwrap());
         let [one, two] = [0, 1].map(|slot| memory(&vm, slot));

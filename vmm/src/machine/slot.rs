@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn notifications_bypass_the_bus_only_where_bars_belong() {
         let Ok(kvm) = kvm_ioctls::Kvm::new() else {
-            return eprintln!("not tested: there is no /dev/kvm");
+            return crate::testing::not_tested("there is no /dev/kvm");
         };
         let vm = Arc::new(kvm.create_vm().unwrap());
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));

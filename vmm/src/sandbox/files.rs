@@ -49,7 +49,7 @@ mod tests {
         let confined = move || {
             let mut open = File::open(&path).unwrap();
             let Some(abi) = deny().unwrap() else {
-                return eprintln!("not tested: this kernel has no Landlock");
+                return crate::testing::not_tested("this kernel has no Landlock");
             };
             let number: u32 = abi.strip_prefix("abi ").unwrap().parse().unwrap();
             let denied = |error: std::io::Error| error.kind() == ErrorKind::PermissionDenied;

@@ -30,7 +30,11 @@ impl Cgroup {
             }
             Ok(group)
         };
-        make().inspect_err(|error: &std::io::Error| eprintln!("not tested: a group of its own: {error}")).ok()
+        make()
+            .inspect_err(|error: &std::io::Error| {
+                crate::common::not_tested(&format!("a group of its own: {error}"))
+            })
+            .ok()
     }
 
     /// `command` in the group. Its standard streams are to be set anew.

@@ -16,7 +16,9 @@ pub fn enter() -> bool {
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
     };
-    private().inspect_err(|error| eprintln!("not tested: mounts and networks of its own: {error}")).is_ok()
+    private()
+        .inspect_err(|error| crate::common::not_tested(&format!("mounts and networks of its own: {error}")))
+        .is_ok()
 }
 
 /// A file system of so many bytes.

@@ -26,7 +26,7 @@ const HOME: u64 = 0xcfe0_0000;
 /// A run of the guest with `options` beside those of its machine: report, console, standard error, and the disk.
 fn run(options: &[&str]) -> Option<(Value, String, String, Vec<u8>)> {
     if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
-        eprintln!("not tested: there is no /dev/kvm here");
+        common::not_tested("there is no /dev/kvm here");
         return None;
     }
     let dir = TempDir::new().unwrap();

@@ -63,7 +63,7 @@ fn each_thread_is_confined() {
 #[test]
 fn landlock_holds_in_each_thread() {
     if !kvm() || !kernel_has_landlock() {
-        return eprintln!("not tested: no KVM, or a kernel without Landlock");
+        return common::not_tested("no KVM, or a kernel without Landlock");
     }
     let mut stat = File::open("/proc/self/stat").unwrap();
     for (options, confined) in

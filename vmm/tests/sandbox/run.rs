@@ -137,7 +137,7 @@ fn tap() -> bool {
     let there = File::options().read(true).write(true).open("/dev/net/tun").is_ok()
         && Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success());
     if !there {
-        eprintln!("not tested: the thread of a network device, without /dev/net/tun or ip");
+        crate::common::not_tested("the thread of a network device, without /dev/net/tun or ip");
     }
     if !there || !place::enter() {
         return false;

@@ -33,6 +33,28 @@ fn a_write_changes_those_sectors_and_no_others() {
     }
 }
 
+/// What a request says is read once: what is decided on a copy can't be changed behind it. So the device reads as many bytes as
+/// the request has, and writes its data and the status.
+#[test]
+fn a_request_is_read_once() {
+    let data = [7; 1024];
+    let zeros = range(2, 1, 0);
+    for (kind, out, wanted, read) in [
+        (IN, &[][..], 1024, 16),
+        (OUT, &data, 0, 16 + 1024),
+        (FLUSH, &[], 0, 16),
+        (GET_ID, &[], 20, 16),
+        (DISCARD, &zeros, 0, 16 + 16),
+        (WRITE_ZEROES, &zeros, 0, 16 + 16),
+    ] {
+        let mut bench = Bench::new();
+        assert_eq!(bench.ask(kind, 0, out, wanted).status, OK);
+        let summary = bench.rig.core.summary();
+        let audit = summary.gate.audit();
+        assert_eq!((audit.read.bytes(), audit.written.bytes()), (read, u64::from(wanted) + 1), "{kind}");
+    }
+}
+
 /// 5.2.6: "NUL-padded ASCII string up to 20 bytes long"; 5.2.6.1: the length is 20.
 #[test]
 fn the_id_is_padded_or_cut_to_20_bytes() {

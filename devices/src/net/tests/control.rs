@@ -42,6 +42,16 @@ fn a_command_that_cannot_be_done_is_answered_with_an_error() {
     assert_eq!(multi.rig.refusals().total, 0);
 }
 
+/// What is decided on is a copy: as many bytes are read as a command has.
+#[test]
+fn a_command_is_read_once() {
+    let mut multi = Multi::new(CTRL_VQ | MQ);
+    assert_eq!(multi.command(CONTROL, &[4, 0, 3, 0]), OK);
+    let summary = multi.rig.core.summary();
+    let audit = summary.gate.audit();
+    assert_eq!((audit.read.bytes(), audit.written.bytes()), (4, 1));
+}
+
 /// 2.7.4.1, 5.1.6.5: a command may be cut anywhere, and `ack` is the first byte that the device writes.
 #[test]
 fn a_command_is_done_however_it_is_cut() {
