@@ -10,6 +10,9 @@ use cvmm_tests::{pattern, workspace};
 const STOCK: &str = "PROVENANCE.toml";
 const PATCHED: &str = "PROVENANCE-patched.toml";
 
+/// Of a kernel that can be built, too, and whose image is not kept.
+const NEWER: &str = "PROVENANCE-7.3-patched.toml";
+
 /// The series of patches, one for each kernel; the first is the one that is built.
 const SERIES: [&str; 2] = ["patches", "patches-7.3"];
 
@@ -121,15 +124,31 @@ fn series(series: &str) -> Vec<String> {
 /// The patches named are the ones in the folder, all of them, in the order of their numbers, and unchanged.
 #[test]
 fn the_patches_are_the_ones_that_were_applied() {
-    let patched = Provenance::read(PATCHED);
-    let named = patched.field("source_patches").as_array().expect("source_patches is no list");
-    let files: Vec<&str> = named.iter().map(|patch| patch["file"].as_str().unwrap()).collect();
-    assert_eq!(files, series("patches"));
-    for patch in named {
-        let file = patch["file"].as_str().unwrap();
-        let content = fs::read(folder().join(file)).unwrap();
-        assert_eq!(patch["sha256"].as_str(), Some(pattern::sha256(&content).as_str()), "{file}");
+    for (name, folder_name) in [PATCHED, NEWER].into_iter().zip(SERIES) {
+        let patched = Provenance::read(name);
+        let named = patched.field("source_patches").as_array().expect("source_patches is no list");
+        let files: Vec<&str> = named.iter().map(|patch| patch["file"].as_str().unwrap()).collect();
+        assert_eq!(files, series(folder_name));
+        for patch in named {
+            let file = patch["file"].as_str().unwrap();
+            let content = fs::read(folder().join(file)).unwrap();
+            assert_eq!(patch["sha256"].as_str(), Some(pattern::sha256(&content).as_str()), "{file}");
+        }
     }
+}
+
+/// What is recorded of the kernel whose image is not kept is enough to build it again, by the same fragment and tools.
+#[test]
+fn the_newer_kernel_can_be_built_again() {
+    let (stock, newer) = (Provenance::read(STOCK), Provenance::read(NEWER));
+    assert_eq!(newer.text("source_package"), "linux-source-7.3");
+    for field in ["image_sha256", "kernel_release", "source_version", "source_sha256", "config_sha256"] {
+        assert_ne!(newer.text(field), stock.text(field), "{field}");
+    }
+    for field in ["architecture", "licence", "fragment", "fragment_sha256", "compiler", "linker"] {
+        assert_eq!(newer.text(field), stock.text(field), "{field}");
+    }
+    assert!(!folder().join(newer.text("image")).is_file(), "the image is not to be kept");
 }
 
 /// Subject and message of the patch in `file`.
