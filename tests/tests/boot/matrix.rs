@@ -92,6 +92,10 @@ fn boot(scenario: &str, victims: Victims) -> Run {
     let make = if victims.pairs > 1 { Host::multi_queue_tap } else { Host::tap };
     let taps: Vec<_> =
         (0..victims.taps()).map(|number| make(&host, &tap(number), &address).unwrap()).collect();
+    for tap in &taps {
+        // IPv6 would look for neighbours and routers: the host is to say nothing by itself.
+        host.write_at(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tap.name()), 0, b"1").unwrap();
+    }
     let mut arguments = vec!["run".to_owned()];
     arguments.extend(victims.options(image, tap));
     arguments.extend([

@@ -21,16 +21,11 @@ pub fn exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
-/// Makes a tap interface that stays, and brings it up with `address` (192.168.77.1/24). The host says nothing on it by
-/// itself. With `multi_queue`, several queues may be opened.
+/// Makes a tap interface that stays, and brings it up with `address` (192.168.77.1/24).
+/// With `multi_queue`, several queues may be opened.
 pub fn make(name: &str, address: Option<&str>, multi_queue: bool) -> Result<()> {
     set_persistent(name, true, multi_queue)?;
     let address = address.map(parse_address).transpose()?;
-    // IPv6 would look for neighbours and routers. It may not be there at all.
-    let ipv6 = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
-    if ipv6.exists() {
-        std::fs::write(&ipv6, "1").with_context(|| format!("cannot write {}", ipv6.display()))?;
-    }
     bring_up(name, address).with_context(|| format!("cannot set up the tap interface {name}"))
 }
 
