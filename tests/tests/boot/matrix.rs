@@ -52,7 +52,7 @@ over_each_kind! {
 #[test]
 fn messages_of_msix_table_entries() {
     for kind in [Kind::Rng, Kind::Blk, Kind::Net] {
-        check::messages(&boot(&format!("matrix={},messages", word(kind)), Victims::one(kind)));
+        check::messages(&boot(&format!("matrix={},messages", word(kind)), Victims::of_messages(kind)));
     }
 }
 

@@ -16,7 +16,7 @@ mod victims;
 
 use check::behaviour_cases;
 use cvmm_hostile::guest::FLOODS;
-use cvmm_hostile::table::{Case, Kind, MESSAGES, PROBE, SENT, cases};
+use cvmm_hostile::table::{Case, Kind, PROBE, SENT, cases, messages};
 use page::PLACES;
 use victims::Victims;
 
@@ -78,15 +78,15 @@ fn blk_by_the_plan() {
 #[test]
 fn messages_of_msix_table_entries() {
     for (scenario, kind) in [("matrix=blk,messages", Kind::Blk), ("matrix=rng,messages", Kind::Rng)] {
-        let Some(run) = guest::boot(scenario, MESSAGES.len(), Victims::one(kind)) else { return };
+        let Some(run) = guest::boot(scenario, messages().count(), Victims::of_messages(kind)) else { return };
         check::messages(&run);
     }
 }
 
 #[test]
 fn messages_of_net() {
-    let victims = Victims::one(Kind::Net);
-    let Some(run) = guest::boot("matrix=net,messages", MESSAGES.len(), victims) else { return };
+    let victims = Victims::of_messages(Kind::Net);
+    let Some(run) = guest::boot("matrix=net,messages", messages().count(), victims) else { return };
     check::messages(&run);
 }
 
@@ -149,10 +149,10 @@ fn every_row_names_its_clause() {
     // Messages of each type of device.
     let of = |kinds: &[Kind]| kinds.iter().map(|kind| behaviour_cases(*kind)).sum::<usize>();
     let with_taps = of(&FLOODED) + FLOODED.len() * FLOODS;
-    let (messages, behaviours) = (3 * MESSAGES.len(), of(&[Kind::Blk, Kind::Rng]) + with_taps);
-    let all = total + messages + behaviours;
-    correct += 3 * MESSAGES.iter().filter(|message| message.refused.is_none()).count();
-    taps += MESSAGES.len() + with_taps;
+    let (told, behaviours) = (3 * messages().count(), of(&[Kind::Blk, Kind::Rng]) + with_taps);
+    let all = total + told + behaviours;
+    correct += 3 * messages().filter(|(message, ..)| message.refused.is_none()).count();
+    taps += messages().count() + with_taps;
     let readme = include_str!("../../../README.md").replace('\n', " ");
     for words in [
         format!("tries {all} cases, {} without root,", all - taps),
@@ -161,7 +161,7 @@ fn every_row_names_its_clause() {
         assert!(readme.contains(&words), "the README does not say: {words}");
     }
     guest::say(&format!(
-        "matrix: {all} cases: {total} of structures and places, {messages} of messages, {behaviours} of behaviour; \
+        "matrix: {all} cases: {total} of structures and places, {told} of messages, {behaviours} of behaviour; \
          {correct} of them correct, to be served; {taps} of them with taps"
     ));
 }

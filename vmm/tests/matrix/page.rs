@@ -8,7 +8,7 @@ use cvmm_hostile::guest::{Behaviour, behaviours};
 use cvmm_hostile::table::malformed::MALFORMED;
 use cvmm_hostile::table::subject::SUBJECTS;
 use cvmm_hostile::table::way::{Expected, WAYS};
-use cvmm_hostile::table::{Case, Kind, MESSAGES, Places, cases};
+use cvmm_hostile::table::{self, Case, Kind, MESSAGES, Places, cases};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../resources/review/matrix.md");
 /// Asks for the page to be written.
@@ -54,7 +54,8 @@ fn page() -> String {
          The rows of [the hostile guest](../../tests/hostile/src/table), written by the test that runs them \
          (`{WRITE}=1 cargo test -p cvmm --test matrix page`), which is red if this page is not what they are. `cargo test -p cvmm \
          --test matrix` runs them all, on any `/dev/kvm`; those of network devices need root.\n\n\
-         After each of the {} cases of places, chains and messages: private memory, which is full of a pattern, and the pool, but \
+         After each of the {} cases of places, chains and messages: private memory, which from page 0 to its end is full of a pattern, but for what the \
+         loader put there and for the guest's own program, which alone is not looked at, and the pool, but \
          for what a correct request writes, are as before; no other byte has left by a disk or a tap; another device, with a \
          pool of its own, has served a request meanwhile; the device serves a correct request after a reset; and the report \
          has exactly the refusals that are named here, with the address and length that the driver gave. A device that has \
@@ -63,7 +64,7 @@ fn page() -> String {
          one was sent by the registers that say so.\n\n\
          Places and chains are tried with indirect tables and event indices, and with neither. Each without the other is in the rows \
          of behaviour, for each type of queue: no row here is about event indices, so it would only be repeated.\n\n",
-        2 * runs.len() + 3 * MESSAGES.len()
+        2 * runs.len() + 3 * table::messages().count()
     );
     structures(&mut page);
     ways(&mut page, &runs);
@@ -152,6 +153,8 @@ fn ways(page: &mut String, runs: &[Run]) {
 
 fn malformed(page: &mut String, runs: &[Run]) {
     *page += "\n## Chains and rings that are wrong in themselves\n\n\
+              A table inside a table after a buffer needs a request of two buffers, and an entropy device's has one. What a buffer of \
+              no bytes means inside the pool depends on the request: here it is wrong, and in `buffers-of-no-bytes` below it is not.\n\n\
               | row | of | cases | refused | because | clause |\n|---|---|---|---|---|---|\n";
     for row in MALFORMED {
         let here = |run: &&Run| matches!(run.case, Case::Malformed(m, _) if (m.name, m.kinds) == (row.name, row.kinds));
@@ -169,7 +172,8 @@ fn messages(page: &mut String) {
     let usual = MESSAGES[0].clause;
     write!(
         page,
-        "\n## Messages of MSI-X table entries\n\nOf blk, rng and net, each, on PCI. Where no clause is named: {usual}.\n\n\
+        "\n## Messages of MSI-X table entries\n\nOf blk, rng and net, on PCI, each in three entries: one that is used for nothing, \
+         one for the queue, and one for configuration changes. Where no clause is named: {usual}.\n\n\
          | row | address | must be | clause |\n|---|---|---|---|\n"
     )
     .unwrap();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The machine of a run: devices to attack, in one pool, and one that nobody attacks, in a pool before it.
 
-use cvmm_hostile::table::{CASES_PER_DEVICE, Case, DISK_PATTERN, Kind, cases, feed};
+use cvmm_hostile::table::{CASES_PER_DEVICE, Case, DISK_PATTERN, Kind, cases, feed, messages};
 
 use super::check::DISK_BYTES;
 
@@ -35,6 +35,11 @@ impl Victims {
     pub fn of(kind: Kind, indirect: bool) -> Self {
         let all: Vec<Case> = cases(kind, indirect).collect();
         Self::so_many(kind, all.chunks(CASES_PER_DEVICE).count())
+    }
+
+    /// Enough for the messages of a device type.
+    pub fn of_messages(kind: Kind) -> Self {
+        Self::so_many(kind, messages().count().div_ceil(CASES_PER_DEVICE))
     }
 
     /// One device of this type, on either transport.

@@ -56,6 +56,7 @@ mod common {
     pub(super) const DEVICE_FEATURES: u64 = 0x04;
     pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x08;
     pub(super) const DRIVER_FEATURES: u64 = 0x0c;
+    pub(super) const CONFIG_MSIX_VECTOR: u64 = 0x10;
     pub(super) const NUM_QUEUES: u64 = 0x12;
     pub(super) const STATUS: u64 = 0x14;
     pub(super) const QUEUE_SELECT: u64 = 0x16;
@@ -313,11 +314,18 @@ impl Device {
         self.hardware.write(register + if high { 4 } else { 0 }, u32::from_le_bytes(half));
     }
 
-    /// Gives the queue the MSI-X vector 0.
-    pub(super) fn use_vector_0(&self) {
+    /// Gives the queue an MSI-X vector.
+    pub(super) fn use_vector(&self, vector: u16) {
         if let Some(pci) = self.pci {
             self.hardware.write(pci.common + common::QUEUE_SELECT, self.queue);
-            self.hardware.write(pci.common + common::QUEUE_MSIX_VECTOR, 0u16);
+            self.hardware.write(pci.common + common::QUEUE_MSIX_VECTOR, vector);
+        }
+    }
+
+    /// Gives configuration changes an MSI-X vector.
+    pub(super) fn use_vector_for_configuration(&self, vector: u16) {
+        if let Some(pci) = self.pci {
+            self.hardware.write(pci.common + common::CONFIG_MSIX_VECTOR, vector);
         }
     }
 

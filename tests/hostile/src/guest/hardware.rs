@@ -43,7 +43,7 @@ port_words! {
     u32, "eax", "out dx, eax", "in eax, dx";
 }
 
-/// The machine's memory, mapped to itself up to 4 GiB, and its ports.
+/// The machine's memory, mapped to itself up to 5 GiB, and its ports.
 #[derive(Clone, Copy, Debug)]
 pub struct Hardware(());
 

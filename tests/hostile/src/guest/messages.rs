@@ -4,22 +4,26 @@
 use core::fmt::Write;
 
 use super::bench::{Bench, Result};
-use super::device::Device;
+use super::device::{Device, NEEDS_RESET};
 use super::machine::Machine;
 use super::pci;
 use super::uart::Uart;
 use crate::table::case::Setup;
-use crate::table::{Kind, MESSAGES, Message, Request, VECTORS};
+use crate::table::{CASES_PER_DEVICE, Kind, Message, Request, Use, messages};
 
-/// Puts the first device of this type on PCI through all of them. Returns how many there were.
+/// Puts devices of this type on PCI through all of them; each gets its share. Returns how many there were.
 pub(super) fn run(machine: &Machine, uart: &mut Uart, kind: Kind) -> core::result::Result<u32, &'static str> {
     let mut bench = Bench::new(machine)?;
-    let device = bench.victims(machine, kind, true).next().ok_or("there is no device on PCI")?;
+    let (mut devices, mut device) = (bench.victims(machine, kind, true), None);
     let mut done = 0;
-    for (message, vector) in MESSAGES.iter().zip(VECTORS.into_iter().cycle()) {
-        let _ = match attempt(machine, &mut bench, &device, kind.request(), message, vector) {
+    for (number, (message, use_, entry)) in messages().enumerate() {
+        if number % CASES_PER_DEVICE == 0 {
+            device = devices.next();
+        }
+        let device = device.ok_or("there are too few devices on PCI")?;
+        let _ = match attempt(machine, &mut bench, &device, kind.request(), (message, use_, entry)) {
             Ok(()) => writeln!(uart, "ok {done}"),
-            Err(why) => writeln!(uart, "FAILED {}: {why}", message.name),
+            Err(why) => writeln!(uart, "FAILED {} {use_:?}: {why}", message.name),
         };
         done += 1;
     }
@@ -31,8 +35,7 @@ fn attempt(
     bench: &mut Bench,
     device: &Device,
     request: Request,
-    message: &Message,
-    vector: u16,
+    (message, use_, entry): (&Message, Use, u16),
 ) -> Result {
     let hardware = machine.hardware;
     let structures = device.pci_structures().ok_or("no device on PCI")?;
@@ -41,26 +44,44 @@ fn attempt(
     if !(device.reset() && device.negotiate(false)) {
         return Err("the device does not start");
     }
-    bench.remember_pool();
-    let [a, b, c, d, e, f, g, h] = (message.address)(&places).to_le_bytes();
-    pci::enable_msix(hardware, &structures, true);
-    // PCI 3.0, 6.8.2: entries of 16 bytes.
-    let entry = structures.table + 16 * u64::from(vector);
-    hardware.write(entry, u32::from_le_bytes([a, b, c, d]));
-    hardware.write(entry + 4, u32::from_le_bytes([e, f, g, h]));
-    hardware.write(entry + 8, 0x41u32);
-    hardware.write(entry + 12, 0u32);
-    let needs_reset = device.status() & 64 != 0;
-    // The configuration bit of ISR status is set whether or not MSI-X is enabled (virtio 1.3, 4.1.4.5.1).
-    let told = if needs_reset { device.wait_for_refusal() } else { Ok(()) };
-    hardware.write(entry + 12, 1u32);
-    pci::enable_msix(hardware, &structures, false);
-    told?;
-    if needs_reset != message.refused.is_some() {
-        return Err(if needs_reset { "it was refused" } else { "it was not refused" });
+    bench.prepare(device, &honest);
+    match use_ {
+        Use::None => {}
+        Use::Queue => device.use_vector(entry),
+        Use::Configuration => device.use_vector_for_configuration(entry),
     }
+    let [a, b, c, d, e, f, g, h] = (message.address)(&places).to_le_bytes();
+    let at = structures.table + 16 * u64::from(entry);
+    pci::enable_msix(hardware, &structures, true);
+    hardware.write(at, u32::from_le_bytes([a, b, c, d]));
+    hardware.write(at + 4, u32::from_le_bytes([e, f, g, h]));
+    hardware.write(at + 8, 0x41u32);
+    hardware.write(at + 12, 0u32);
+    let needs_reset = device.status() & NEEDS_RESET != 0;
+    let result = match message.refused {
+        Some(_) if !needs_reset => Err("it was not refused"),
+        // The configuration bit of ISR status is set whether or not MSI-X is enabled (virtio 1.3, 4.1.4.5.1).
+        Some(_) => device.wait_for_refusal(),
+        None if needs_reset => Err("it was refused"),
+        None if use_ == Use::Queue => use_it(bench, device, &honest),
+        None => bench.pool_is_unchanged(device),
+    };
+    hardware.write(at + 12, 1u32);
+    pci::enable_msix(hardware, &structures, false);
+    result?;
     bench.witness()?;
     bench.private_is_unchanged()?;
-    bench.pool_is_unchanged(device)?;
+    if needs_reset {
+        bench.pool_is_unchanged(device)?;
+    }
     bench.serve(device, &honest, false)
+}
+
+/// Serves a request, of which the message tells.
+fn use_it(bench: &Bench, device: &Device, honest: &Setup) -> Result {
+    if !device.enable_queue(honest) {
+        return Err("a queue in the pool was not enabled");
+    }
+    bench.start(device, honest)?;
+    bench.finish(device, honest)
 }

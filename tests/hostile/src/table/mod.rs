@@ -12,7 +12,7 @@ pub mod subject;
 pub mod way;
 
 pub use case::{Case, Record, cases};
-pub use message::{MESSAGES, Message, VECTORS};
+pub use message::{MESSAGES, Message, Use, messages};
 pub use subject::{Kind, Request, Subject};
 pub use way::Way;
 

@@ -150,6 +150,45 @@ pub(super) const ROWS: &[Row] = &[
     },
 ];
 
+/// For each type of queue.
+pub(super) const ROWS_OF_EACH: &[Row] = &[Row {
+    name: "buffers-of-no-bytes",
+    clause: "virtio 1.3, 2.7.4.1: how a request is cut into descriptors says nothing; 2.7.5: no clause asks len to be more than 0",
+    run: |stage| {
+        let (device, places) = (stage.device, stage.places());
+        for indirect in [false, true] {
+            let mut setup = Setup::honest(&places, stage.kind.request(), indirect);
+            let buffers = usize::from(setup.request.buffers());
+            // Before each buffer one of none in the same direction: at the first byte of the pool, in it, at its last one.
+            let honest = setup.chain();
+            let nowhere = [places.pool, places.data(), places.pool_end - 1];
+            for (index, address) in (0..buffers).zip(nowhere) {
+                let next = u16::try_from(2 * index + 1).unwrap_or(0);
+                let last = if index + 1 == buffers { 0 } else { NEXT };
+                let Descriptor { flags, .. } = honest[index];
+                let none = Descriptor { address, length: 0, flags: flags & WRITE | NEXT, next };
+                setup.buffers()[2 * index] = none;
+                let flags = flags & WRITE | last;
+                setup.buffers()[2 * index + 1] = Descriptor { flags, next: next + 1, ..honest[index] };
+            }
+            if indirect {
+                setup.queue_table[0].length *= 2;
+            }
+            let request = Setup::honest(&places, stage.kind.request(), indirect);
+            stage.offer(&device, &request, indirect, |hardware| {
+                let table = setup.indirect.map_or(setup.descriptors, |(table, _)| table);
+                (0..).zip(setup.chain()).take(2 * buffers).for_each(|(at, it)| put(hardware, table, at, it));
+                if indirect {
+                    put(hardware, setup.descriptors, 0, setup.queue_table[0]);
+                }
+            })?;
+            stage.bench.finish(&device, &request)?;
+            ensure(device.status() & NEEDS_RESET == 0, "what may be served was refused")?;
+        }
+        Ok(())
+    },
+}];
+
 impl Stage<'_> {
     /// The random number generator on the same transport, and an honest request for it.
     fn rng(&self, indirect: bool) -> core::result::Result<(Device, Setup), &'static str> {
@@ -182,9 +221,7 @@ impl Stage<'_> {
         self.bench.prepare(device, setup);
         change(self.machine.hardware);
         ensure(device.enable_queue(setup), "a queue in the pool was not enabled")?;
-        device.start();
-        device.notify();
-        Ok(())
+        self.bench.start(device, setup)
     }
 
     /// Waits until these chains are used, in any order, with so many bytes each, and nothing is refused.

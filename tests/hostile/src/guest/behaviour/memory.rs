@@ -11,7 +11,7 @@ use crate::table::{DESCRIPTOR, QUEUE_SIZE};
 /// How often each is tried: it depends on time what is met.
 pub(super) const ROUNDS: u32 = 50;
 /// How often at most, until both words were met.
-const MOST_ROUNDS: u32 = 100 * ROUNDS;
+const MOST_ROUNDS: u32 = 20 * ROUNDS;
 
 pub(super) const ROWS: &[Row] = &[
     Row {

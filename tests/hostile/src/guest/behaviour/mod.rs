@@ -53,8 +53,9 @@ const fn part(rows: &'static [Row], of_each: bool, on_pci: bool) -> Part {
     Part { rows, of_each, on_pci }
 }
 
-const PARTS: [Part; 11] = [
+const PARTS: [Part; 12] = [
     part(chains::ROWS, false, false),
+    part(chains::ROWS_OF_EACH, true, false),
     part(features::ROWS, true, false),
     part(queues::ROWS, true, false),
     part(initialisation::ROWS, false, false),

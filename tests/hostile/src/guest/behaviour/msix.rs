@@ -20,7 +20,7 @@ pub(super) const PCI_ROWS: &[Row] = &[
             let honest = stage.honest();
             stage.begin(&honest)?;
             mask_all(hardware, &pci);
-            device.use_vector_0();
+            device.use_vector(0);
             ensure(device.enable_queue(&honest), "a queue in the pool was not enabled")?;
             stage.bench.start(&device, &honest)?;
             stage.bench.finish(&device, &honest)?;

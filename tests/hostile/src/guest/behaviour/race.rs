@@ -91,7 +91,7 @@ pub(super) const PCI_ROWS: &[Row] = &[
                 for _ in 0..ROUNDS {
                     ensure(device.reset() && device.negotiate(false), "the device does not start")?;
                     stage.bench.prepare(&device, &honest);
-                    device.use_vector_0();
+                    device.use_vector(0);
                     let _ = device.enable_queue(&honest);
                     device.start();
                     pci::enable_msix(hardware, &pci, true);

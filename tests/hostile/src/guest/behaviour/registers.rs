@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Accesses of all widths to all that is there, and BARs in all places.
 
-use super::{NOT_PCI, Result, Row, ensure};
-use crate::guest::device::{ACKNOWLEDGE, Device};
+use super::{NOT_PCI, Result, Row, Stage, ensure};
+use crate::guest::bench::length;
+use crate::guest::device::{ACKNOWLEDGE, Device, NEEDS_RESET};
 use crate::guest::{Hardware, pci};
+use crate::table::case::Setup;
+use crate::table::{Kind, Request};
 
 /// Where a BAR can be and no BAR is: below the memory of devices, which is at the end of the window.
 pub(super) const FREE: u64 = 0xc800_0000;
@@ -18,7 +21,8 @@ pub(super) const ROWS: &[Row] = &[Row {
         let before = device.constants();
         let pages: &[u64] = if device.is_pci() { &[0, 1, 2, 3, 4, 5, 6, 7] } else { &[0] };
         for page in pages {
-            let length = if *page == 0 { 0x110 } else { 0x18 };
+            // On mmio the configuration is there, too, which begins at 0x100, and what is behind it.
+            let length = if *page == 0 { 0x200 } else { 0x18 };
             for offset in (0..length).chain(0xff8..0x1000) {
                 let at = device.registers + page * 0x1000 + offset;
                 all_widths(hardware, at, offset);
@@ -127,6 +131,20 @@ pub(super) const PCI_ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "bar-over-another-bar",
+        clause: "PCI 3.0, 6.2.5.1: a function answers where its BAR is; nothing says which of two, and each does once it is alone",
+        run: |stage| {
+            let mut others = stage.bench.victims(stage.machine, Kind::Rng, true);
+            let (device, other) = (stage.device, others.next().ok_or("there is no other function")?);
+            for (moves, stays) in [(device, other), (other, device)] {
+                for decoding in [false, true] {
+                    over_another(stage, &other, (&moves, &stays), decoding)?;
+                }
+            }
+            Ok(())
+        },
+    },
+    Row {
         name: "bar-over-the-pool",
         clause: "PCI 3.0, 6.2.5.1: the BAR is the driver's; RAM stays what it is",
         run: |stage| {
@@ -150,6 +168,47 @@ pub(super) const PCI_ROWS: &[Row] = &[
         },
     },
 ];
+
+/// Two functions with a request each, which one of them is told of while both are in one place, and each once it is alone.
+fn over_another(
+    stage: &mut Stage<'_>,
+    other: &Device,
+    (moves, stays): (&Device, &Device),
+    decoding: bool,
+) -> Result {
+    let (device, hardware) = (stage.device, stage.machine.hardware);
+    let structures = moves.pci_structures().ok_or(NOT_PCI)?;
+    // Nothing is available yet.
+    let mine = Setup { index: 0, ..stage.honest() };
+    let others = Setup::honest(&stage.places().asking(), Request::Random, false);
+    ensure(other.reset() && other.negotiate(false), "the other device does not start")?;
+    stage.begin(&mine)?;
+    let bytes = others.queue_table[0].bytes();
+    (others.descriptors..).zip(bytes).for_each(|(at, byte)| hardware.write(at, byte));
+    for (device, setup) in [(&device, &mine), (other, &others)] {
+        ensure(device.enable_queue(setup), "a queue in the pool was not enabled")?;
+        device.start();
+    }
+    pci::move_bar(hardware, &structures, stays.registers, decoding);
+    for setup in [&mine, &others] {
+        hardware.write(setup.available + 2, 1u16);
+    }
+    (0..10).for_each(|_| stays.notify());
+    let went_on = stage.bench.witness();
+    pci::move_bar(hardware, &structures, moves.registers, decoding);
+    went_on?;
+    device.notify();
+    other.notify();
+    stage.bench.finish(&device, &mine)?;
+    stage.bench.wait(others.used, 1)?;
+    let element: u64 = hardware.read(others.used + 4);
+    ensure(element == u64::from(length(others.request)) << 32, "the other device's request is not whole")?;
+    for device in [&device, other] {
+        ensure(device.status() & NEEDS_RESET == 0, "what may be served was refused")?;
+    }
+    ensure(other.reset(), "not reset")?;
+    stage.bench.private_is_unchanged()
+}
 
 /// Fields of the common configuration (virtio 1.3, 4.1.4.3): offset and width. Those of 64 bits are used in halves.
 const COMMON: [(u64, u64); 19] = [

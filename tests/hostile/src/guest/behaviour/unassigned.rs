@@ -9,6 +9,8 @@ const MIB: u64 = 1 << 20;
 const OTHER_REGISTERS: [u64; 3] = [0xe000_0000, 0xfec0_0000, 0xfee0_0000];
 /// Places between two windows of a MiB, and behind what is smaller than a page.
 const GAPS: [u64; 6] = [0xcfff_f000, 0xd0ff_f000, 0xd100_0008, 0xd100_1020, 0xd100_3000, 0xfec0_1000];
+/// Places above 4 GiB, the first and the last that this guest has mapped among them. RAM ends below.
+const HIGH: [u64; 4] = [1 << 32, (1 << 32) + MIB, 0x1_2345_6000, (5 << 30) - 0x1000];
 /// The register of pvpanic: 2 bytes, of which the first ends the run.
 const PANIC: u64 = 0xd100_2000;
 
@@ -30,7 +32,7 @@ pub(super) const ROWS: &[Row] = &[
             let steps = (machine.memory_end / MIB..4096).map(|number| number * MIB);
             let free =
                 steps.filter(|at| registers.clone().chain(devices()).all(|other| other / MIB != *at / MIB));
-            for at in free.chain(GAPS) {
+            for at in free.chain(GAPS).chain(HIGH) {
                 nobody_at(machine.hardware, at)?;
             }
             Ok(())
