@@ -121,14 +121,15 @@ impl Receiver {
         // The driver may have cut the first buffer inside num_buffers.
         let mut num_buffers = [PoolRange::default(); 2];
         while done < frame.len() {
-            // A driver that makes chains available meanwhile does not make it more.
-            if used == queue.size() {
-                queue.undo_pop(used);
-                return Ok(Delivery::TooLarge);
-            }
             if !queue.pop(chain)? && !queue.rearm(chain)? {
                 queue.undo_pop(used);
-                return Ok(Delivery::NoBuffers);
+                // With all of its descriptors in use, the driver can't add another buffer.
+                return Ok(if used < queue.size() { Delivery::NoBuffers } else { Delivery::TooLarge });
+            }
+            // Nor does one help that it makes available again meanwhile.
+            if used == queue.size() {
+                queue.undo_pop(used.saturating_add(1));
+                return Ok(Delivery::TooLarge);
             }
             let refuse = || Queue::wrong_direction(index, chain);
             // virtio 1.3, 5.1.6.3.1: room for the header, all of it device-writable.
