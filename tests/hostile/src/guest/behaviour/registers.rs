@@ -169,7 +169,8 @@ pub(super) const PCI_ROWS: &[Row] = &[
     },
 ];
 
-/// Two functions with a request each, which one of them is told of while both are in one place, and each once it is alone.
+/// Two functions with a request each, which one of them is told of while both are in one place, one once the other has left
+/// it, and each once it is in its own.
 fn over_another(
     stage: &mut Stage<'_>,
     other: &Device,
@@ -178,6 +179,7 @@ fn over_another(
 ) -> Result {
     let (device, hardware) = (stage.device, stage.machine.hardware);
     let structures = moves.pci_structures().ok_or(NOT_PCI)?;
+    let left = stays.pci_structures().ok_or(NOT_PCI)?;
     // Nothing is available yet.
     let mine = Setup { index: 0, ..stage.honest() };
     let others = Setup::honest(&stage.places().asking(), Request::Random, false);
@@ -195,8 +197,15 @@ fn over_another(
     }
     (0..10).for_each(|_| stays.notify());
     let went_on = stage.bench.witness();
+    // The one that was there leaves; the other one is alone in its place then.
+    pci::move_bar(hardware, &left, FREE, decoding);
+    moves.moved(stays.registers).notify();
+    let used = if moves.id == other.id { others.used } else { mine.used };
+    let served = stage.bench.wait(used, 1).map_err(|_| "not served where another one was");
     pci::move_bar(hardware, &structures, moves.registers, decoding);
+    pci::move_bar(hardware, &left, stays.registers, decoding);
     went_on?;
+    served?;
     device.notify();
     other.notify();
     stage.bench.finish(&device, &mine)?;
