@@ -47,7 +47,10 @@ fn is_wrong(kind: ErrorKind) -> bool {
 /// What clap says in several lines, as one.
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
-    let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
+    let lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .map(str::trim);
     let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let command = std::env::args_os().nth(1).filter(|command| command == "describe");
     let command = if command.is_some() { "describe" } else { "run" };

@@ -11,7 +11,7 @@ pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) 
     let profile = config.spec.profile;
     let defects = profile.defects.iter().map(|defect| format!("--spec {}: {defect}", profile.name));
     let withheld = config.spec.restricted.withholds_access_platform.then(|| {
-        "--withhold-access-platform: a driver has no reason to ask its platform for the pool, and names other memory".into()
+        "--withhold-access-platform: a driver has no reason to ask its platform for the pool, and may name other memory".into()
     });
     defects.chain(withheld).chain(small_pools(machine, devices)).collect()
 }
