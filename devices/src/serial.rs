@@ -14,6 +14,20 @@ use crate::bus::BusDevice;
 /// Bytes of its register window: eight registers, one byte apart.
 pub const WINDOW_SIZE: u64 = 8;
 
+// Registers and bits of a 16550 (National Semiconductor PC16550D, table II).
+const IER: u8 = 1;
+const IER_RECEIVED_DATA: u8 = 1;
+const LCR: u8 = 3;
+const LCR_DIVISOR_LATCH: u8 = 1 << 7;
+const MCR: u8 = 4;
+const MCR_REQUEST_TO_SEND: u8 = 1 << 1;
+const MCR_LOOP: u8 = 1 << 4;
+const LSR: u8 = 5;
+
+/// Reads of the line status in a row that show a guest without interrupts waiting for input. Linux never makes as many: it
+/// reads the line status once for each byte that it sends.
+const POLLS: u8 = 16;
+
 /// An irqfd as vm-superio wants it.
 struct Line(EventFd);
 
@@ -25,17 +39,23 @@ impl Trigger for Line {
     }
 }
 
-/// Wakes whoever holds back input once the guest has read all of it.
-struct Drained(EventFd);
+/// Wakes whoever holds back input, when the guest can take some.
+struct Ready(EventFd);
 
-impl SerialEvents for Drained {
+impl Ready {
+    fn wake(&self) {
+        // Fails only if 2^64 - 2 wake-ups are pending.
+        let _ = self.0.write(1);
+    }
+}
+
+impl SerialEvents for Ready {
     fn buffer_read(&self) {}
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
 
     fn in_buffer_empty(&self) {
-        // Fails only if 2^64 - 2 wake-ups are pending.
-        let _ = self.0.write(1);
+        self.wake();
     }
 }
 
@@ -54,7 +74,41 @@ impl Write for Sent {
     }
 }
 
-type Uart = Serial<Line, Drained, Sent>;
+struct Uart {
+    registers: Serial<Line, Ready, Sent>,
+    /// The guest has said "request to send" (MCR) before, so that it means something when it takes that back.
+    uses_rts: bool,
+    /// Reads of the line status in a row, without another access.
+    polls: u8,
+    listens: bool,
+}
+
+impl Uart {
+    /// Whether the guest would read a byte that it got now. A driver that sets the UART up empties it first, and Linux reads
+    /// the data register then without looking whether anything is there; so input waits until the guest has asked for
+    /// interrupts, or polls. "Request to send" is what the driver takes back when it has no more room.
+    fn would_read(&mut self) -> bool {
+        if self.polls >= POLLS {
+            return true;
+        }
+        // Where the divisor is, in place of the interrupt enable register, the driver sets the UART up.
+        if self.registers.read(LCR) & LCR_DIVISOR_LATCH != 0 {
+            return false;
+        }
+        let (interrupts, modem) = (self.registers.read(IER), self.registers.read(MCR));
+        let ready = modem & MCR_REQUEST_TO_SEND != 0;
+        self.uses_rts |= ready;
+        modem & MCR_LOOP == 0 && interrupts & IER_RECEIVED_DATA != 0 && (ready || !self.uses_rts)
+    }
+
+    fn look(&mut self) {
+        let before = std::mem::replace(&mut self.listens, false);
+        self.listens = self.would_read();
+        if self.listens && !before {
+            self.registers.events().wake();
+        }
+    }
+}
 
 /// A UART whose output goes to a writer and whose input comes from [`Console::input`].
 ///
@@ -66,22 +120,27 @@ pub struct Console {
 }
 
 impl Console {
-    /// A UART that pulses `line`, writes what the guest sends to `out`, and signals `drained` when the guest has read
-    /// all input.
-    pub fn new(line: EventFd, drained: EventFd, out: Box<dyn Write + Send>) -> Self {
-        let uart = Serial::with_events(Line(line), Drained(drained), Sent::default());
+    /// A UART that pulses `line`, writes what the guest sends to `out`, and signals `ready` when the guest can take input.
+    pub fn new(line: EventFd, ready: EventFd, out: Box<dyn Write + Send>) -> Self {
+        let registers = Serial::with_events(Line(line), Ready(ready), Sent::default());
+        let uart = Uart { registers, uses_rts: false, polls: 0, listens: false };
         Self { uart: Mutex::new(uart), out: Mutex::new(out) }
     }
 
-    /// How many bytes of input it can take now.
+    /// How many bytes of input it can take now: none while the guest does not listen.
     pub fn input_room(&self) -> usize {
-        self.lock().fifo_capacity()
+        let uart = self.lock();
+        if uart.listens { uart.registers.fifo_capacity() } else { 0 }
     }
 
-    /// Hands `bytes` to the guest; those that do not fit are lost.
-    pub fn input(&self, bytes: &[u8]) {
-        // A full FIFO, or loop-back mode: the bytes are the guest's loss.
-        let _ = self.lock().enqueue_raw_bytes(bytes);
+    /// Hands `bytes` to the guest, and returns how many of them it took.
+    pub fn input(&self, bytes: &[u8]) -> usize {
+        let mut uart = self.lock();
+        if !uart.listens {
+            return 0;
+        }
+        // An error is a full FIFO.
+        uart.registers.enqueue_raw_bytes(bytes).unwrap_or(0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Uart> {
@@ -93,16 +152,25 @@ impl BusDevice for Console {
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let ([byte], Ok(register)) = (data, u8::try_from(offset)) {
-            *byte = self.lock().read(register);
+            let mut uart = self.lock();
+            *byte = uart.registers.read(register);
+            uart.polls = if register == LSR { uart.polls.saturating_add(1) } else { 0 };
+            if uart.polls == POLLS {
+                uart.look();
+            }
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (&[byte], Ok(register)) = (data, u8::try_from(offset)) {
             let mut uart = self.lock();
+            uart.polls = 0;
             // Fails only if 2^64 - 2 interrupts are pending.
-            let _ = uart.write(register, byte);
-            let sent = uart.writer_mut().0.take();
+            let _ = uart.registers.write(register, byte);
+            if matches!(register, IER | LCR | MCR) {
+                uart.look();
+            }
+            let sent = uart.registers.writer_mut().0.take();
             drop(uart);
             if let Some(byte) = sent {
                 let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,5 +184,108 @@ impl BusDevice for Console {
 impl fmt::Debug for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Console")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmm_sys_util::eventfd::EFD_NONBLOCK;
+
+    struct Bench {
+        console: Console,
+        ready: EventFd,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let event = || EventFd::new(EFD_NONBLOCK).unwrap();
+            let ready = event();
+            let console = Console::new(event(), ready.try_clone().unwrap(), Box::new(io::sink()));
+            Self { console, ready }
+        }
+
+        fn write(&self, register: u8, byte: u8) {
+            self.console.write(register.into(), &[byte]);
+        }
+
+        fn read(&self, register: u8) -> u8 {
+            let mut byte = [0];
+            self.console.read(register.into(), &mut byte);
+            byte[0]
+        }
+
+        /// Whether somebody was woken since the last look.
+        fn woken(&self) -> bool {
+            self.ready.read().is_ok()
+        }
+    }
+
+    /// What is in the data register when a driver empties it is not what was typed.
+    #[test]
+    fn input_waits_until_the_driver_asks_for_interrupts() {
+        let bench = Bench::new();
+        assert_eq!((bench.console.input_room(), bench.console.input(b"early")), (0, 0));
+        bench.read(0);
+        let _ = bench.woken();
+        bench.write(IER, IER_RECEIVED_DATA);
+        assert!(bench.woken());
+        assert_eq!(bench.console.input(b"ab"), 2);
+        assert_eq!((bench.read(0), bench.read(0)), (b'a', b'b'));
+        // The port is closed, and what is typed meanwhile waits for the next one who opens it.
+        bench.write(IER, 0);
+        assert_eq!(bench.console.input(b"c"), 0);
+    }
+
+    #[test]
+    fn input_waits_while_the_divisor_is_set_or_the_uart_talks_to_itself() {
+        let bench = Bench::new();
+        bench.write(IER, IER_RECEIVED_DATA);
+        for (register, on, off) in [(LCR, LCR_DIVISOR_LATCH | 3, 3), (MCR, MCR_LOOP, 0)] {
+            bench.write(register, on);
+            assert_eq!(bench.console.input_room(), 0);
+            let _ = bench.woken();
+            bench.write(register, off);
+            assert!(bench.woken() && bench.console.input_room() > 0);
+        }
+    }
+
+    /// A driver that uses "request to send" takes it back when its own buffers are full.
+    #[test]
+    fn input_waits_while_there_is_no_request_to_send() {
+        let bench = Bench::new();
+        bench.write(IER, IER_RECEIVED_DATA);
+        bench.write(MCR, MCR_REQUEST_TO_SEND);
+        assert!(bench.console.input_room() > 0);
+        bench.write(MCR, 0);
+        assert_eq!((bench.console.input_room(), bench.console.input(b"x")), (0, 0));
+        let _ = bench.woken();
+        bench.write(MCR, MCR_REQUEST_TO_SEND);
+        assert!(bench.woken());
+        assert_eq!(bench.console.input(b"x"), 1);
+    }
+
+    #[test]
+    fn a_guest_that_polls_listens() {
+        let bench = Bench::new();
+        for poll in 1..=POLLS {
+            assert!(!bench.woken(), "{poll}");
+            bench.read(LSR);
+        }
+        assert!(bench.woken());
+        assert_eq!(bench.console.input(b"p"), 1);
+        // What it reads then is the input, and it goes on polling.
+        assert_eq!(bench.read(0), b'p');
+    }
+
+    /// More than there is room for is not taken.
+    #[test]
+    fn nothing_is_lost_in_a_full_fifo() {
+        let bench = Bench::new();
+        bench.write(IER, IER_RECEIVED_DATA);
+        let room = bench.console.input_room();
+        let bytes = vec![7; room + 9];
+        assert_eq!(bench.console.input(&bytes), room);
+        assert_eq!((bench.console.input(&bytes), bench.console.input_room()), (0, 0));
     }
 }

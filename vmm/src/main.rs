@@ -31,8 +31,11 @@ fn main() -> ExitCode {
     match &outcome {
         Outcome::PoweredOff(_) | Outcome::Reset(_) => log::info!("{}", outcome.detail()),
         _ => {
-            if let Ok(messages) = messages {
-                messages.last(&format!("cvmm: {}\n", outcome.detail()));
+            let last = format!("cvmm: {}\n", outcome.detail());
+            match messages {
+                Ok(messages) => messages.last(&last),
+                // No file can be opened: the one that is open may make us wait.
+                Err(_) => eprint!("{last}"),
             }
         }
     }

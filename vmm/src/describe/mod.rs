@@ -18,6 +18,7 @@ pub use acpi::write_acpi;
 
 use crate::cli::DescribeArgs;
 use crate::config::{FirmwareKind, MachineConfig};
+use crate::host::limits::need_open_files;
 use crate::{Error, Result, machine};
 
 /// How the machine is described.
@@ -52,11 +53,15 @@ impl FromStr for Format {
     }
 }
 
+/// Files that are open at most: standard streams of a decoder, and the output.
+const OPEN_FILES: usize = 16;
+
 /// Describes the machine that `args` ask for.
 ///
 /// # Errors
 /// A wrong option, an output that can't be written, or a decoder that this host does not have.
 pub fn describe(args: &DescribeArgs) -> Result<()> {
+    need_open_files(OPEN_FILES)?;
     let format = args.format.parse()?;
     let config = MachineConfig::new(&args.machine)?;
     let machine = machine::describe(&config)?;

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Descriptions as readable text, decoded by the standard tools: dtc and iasl.
 
+#![allow(unsafe_code)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use cvmm_firmware::AcpiTable;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::acpi::file_name;
 use crate::{Error, Result};
@@ -57,6 +60,9 @@ fn heading(table: &AcpiTable) -> String {
 
 /// Runs `command` with `input`. It takes all input before it writes anything.
 fn run(command: &mut Command, input: &[u8]) -> io::Result<Output> {
+    // Whoever started us may ignore it; then nobody could be told how a child has ended (wait(2), ECHILD).
+    // SAFETY: no handler is installed.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn()?;
     // If it does not want its input, it says why.

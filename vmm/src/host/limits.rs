@@ -1,11 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the host allows this process.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Lets this process open as many files as it may: each queue and each interrupt of a device is one, and a machine with
-/// many devices needs more than the 1024 that shells allow by habit (for programs that use select).
-pub fn raise_open_files() {
+use crate::{Error, Result};
+
+/// Makes sure that this process can open `count` files more, by opening as many and closing them: any of a hundred places
+/// could be the one that finds no more, and each would say something else.
+///
+/// # Errors
+/// It can't, although its limit was raised as far as this user may.
+pub fn need_open_files(count: usize) -> Result<()> {
+    raise_open_files();
+    let one = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let all = one.and_then(|one| (1..count).map(|_| one.try_clone()).collect::<io::Result<Vec<_>>>());
+    match all.map(drop) {
+        // Standard error may be closed; whatever can't be opened then says so.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            Err(Error::Host(format!(
+                "{error}: this needs {count} more, and the limit of this process is {limit} (see ulimit -n)"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Lets this process open as many files as it may: a machine with many devices needs more than the 1024 that shells allow by
+/// habit (for programs that use select).
+fn raise_open_files() {
     // If it does not work, whatever can't be opened says so.
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

@@ -1,44 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The terminal: raw while the guest runs, and as it was on every way out.
+//! The terminal: raw while the guest runs in the foreground, and as it was on every way out.
 
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
 
-/// Keeps a terminal raw while it lives. Dropping it restores what was, also when a panic unwinds.
-pub struct RawTerminal {
-    terminal: File,
-    before: Termios,
+use super::crash;
+
+/// A terminal that this process may take, and gives back. Dropping it gives it back, also when a panic unwinds.
+///
+/// SIGTTOU is blocked (see `run::signals`), so that nothing here stops the process.
+pub struct Terminal {
+    file: File,
+    /// Its settings before it was taken, while it is.
+    before: Option<Termios>,
 }
 
-impl RawTerminal {
-    /// Makes `terminal` raw, if it is one.
-    pub fn new(terminal: impl AsFd) -> io::Result<Option<Self>> {
-        let terminal = File::from(terminal.as_fd().try_clone_to_owned()?);
-        if !terminal.is_terminal() {
+impl Terminal {
+    /// `file`, if it is a terminal. It stays as it is.
+    pub fn new(file: impl AsFd) -> io::Result<Option<Self>> {
+        let file = File::from(file.as_fd().try_clone_to_owned()?);
+        if !file.is_terminal() {
             return Ok(None);
         }
-        let before = tcgetattr(&terminal)?;
-        let mut raw = before.clone();
+        // Now: once this process is confined, it can't install handlers.
+        crash::watch();
+        Ok(Some(Self { file, before: None }))
+    }
+
+    /// Whether this process may use it: job control gives it to one process group at a time. A terminal that controls no
+    /// session of ours has no job control.
+    pub fn is_ours(&self) -> bool {
+        tcgetpgrp(&self.file).map_or(true, |group| group == getpgrp())
+    }
+
+    /// Whether it is raw now because of us.
+    pub fn is_taken(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Makes it raw, if this process may use it. Also where it is taken: while the process was stopped, a shell may have
+    /// changed it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn take(&mut self) -> io::Result<()> {
+        if !self.is_ours() {
+            return Ok(());
+        }
+        let now = tcgetattr(&self.file)?;
+        let mut raw = now.clone();
         cfmakeraw(&mut raw);
         // Line feeds of cvmm's own messages still return the carriage.
-        raw.output_flags = before.output_flags;
-        tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
-        Ok(Some(Self { terminal, before }))
+        raw.output_flags = now.output_flags;
+        // First: a crash may come as soon as it is raw.
+        crash::restore_terminal(&self.file, self.before.get_or_insert(now));
+        Ok(tcsetattr(&self.file, SetArg::TCSANOW, &raw)?)
+    }
+
+    /// Gives it back as it was. In the background it is another's by now, who has set it for itself.
+    pub fn give_back(&mut self) {
+        crash::keep_terminal();
+        if let Some(before) = self.before.take()
+            && self.is_ours()
+        {
+            let _ = tcsetattr(&self.file, SetArg::TCSANOW, &before);
+        }
     }
 }
 
-impl Drop for RawTerminal {
+impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+        self.give_back();
     }
 }
 
-impl std::fmt::Debug for RawTerminal {
+impl std::fmt::Debug for Terminal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RawTerminal")
+        f.write_str("Terminal")
     }
 }
 
@@ -52,12 +94,12 @@ pub struct Keyboard {
 
 impl Keyboard {
     /// Appends to `to` what of `typed` is for the guest. `true` if the user wants to quit.
-    pub fn filter(&mut self, typed: &[u8], to: &mut Vec<u8>) -> bool {
+    pub fn filter(&mut self, typed: &[u8], to: &mut impl Extend<u8>) -> bool {
         for &key in typed {
             match (std::mem::take(&mut self.escaped), key) {
                 (false, CTRL_A) => self.escaped = true,
                 (true, b'x' | b'X') => return true,
-                (true, CTRL_A) | (false, _) => to.push(key),
+                (true, CTRL_A) | (false, _) => to.extend([key]),
                 (true, _) => to.extend([CTRL_A, key]),
             }
         }
@@ -74,7 +116,8 @@ mod tests {
         let pty = nix::pty::openpty(None, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let panicked = std::panic::catch_unwind(|| {
-            let _raw = RawTerminal::new(&pty.slave).unwrap().expect("a terminal");
+            let mut terminal = Terminal::new(&pty.slave).unwrap().expect("a terminal");
+            terminal.take().unwrap();
             assert_ne!(tcgetattr(&pty.slave).unwrap().local_flags, before.local_flags, "not raw");
             std::panic::resume_unwind(Box::new(()));
         });
@@ -82,9 +125,24 @@ mod tests {
         assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
     }
 
+    /// What a shell did to it meanwhile is not what it was before.
+    #[test]
+    fn a_terminal_that_is_taken_twice_is_as_it_was_before_the_first_time() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        let mut terminal = Terminal::new(&pty.slave).unwrap().expect("a terminal");
+        terminal.take().unwrap();
+        let raw = tcgetattr(&pty.slave).unwrap();
+        terminal.take().unwrap();
+        assert_eq!(tcgetattr(&pty.slave).unwrap(), raw);
+        terminal.give_back();
+        assert!(!terminal.is_taken());
+        assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
+    }
+
     #[test]
     fn what_is_no_terminal_is_left_alone() {
-        assert!(RawTerminal::new(tempfile::tempfile().unwrap()).unwrap().is_none());
+        assert!(Terminal::new(tempfile::tempfile().unwrap()).unwrap().is_none());
     }
 
     #[test]

@@ -24,7 +24,6 @@ use super::device_memory::{DeviceMemory, memory_name};
 use super::memory::map_pool;
 use super::slot::KvmSlot;
 use super::{Opened, SealedMemory};
-use crate::host::limits::raise_open_files;
 use crate::{Error, Result};
 
 /// A virtio device of a running machine.
@@ -69,7 +68,7 @@ pub struct Vm {
     /// The console.
     pub console: Arc<Console>,
     /// Signalled when the guest has read all console input.
-    pub console_drained: EventFd,
+    pub console_ready: EventFd,
     /// Virtio devices, in the order of the machine description.
     pub devices: Vec<Device>,
     /// Keeps private memory mapped.
@@ -112,16 +111,15 @@ impl Vm {
     /// Builds the machine around `vm`. Also returns the workers that run its virtio devices.
     pub fn new(vm: Arc<VmFd>, machine: &Machine, parts: Parts) -> Result<(Self, Vec<Worker>)> {
         let Parts { devices, restricted, private, pools, console, on_event } = parts;
-        raise_open_files();
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let io_apic = Arc::new(IoApic::new(Arc::clone(&routes)));
         let (mut mmio, mut ports) = (Bus::default(), Bus::default());
 
         let system = &machine.system;
         let (uart_window, uart_interrupt) = system.uart;
-        let console_drained = event()?;
-        let drained = console_drained.try_clone().map_err(|error| Error::vmm("console", error))?;
-        let console = Arc::new(Console::new(interrupt_line(&vm, uart_interrupt)?, drained, console));
+        let console_ready = event()?;
+        let ready = console_ready.try_clone().map_err(|error| Error::vmm("console", error))?;
+        let console = Arc::new(Console::new(interrupt_line(&vm, uart_interrupt)?, ready, console));
         let keyboard = Range::fixed(layout::KEYBOARD_COMMAND_PORT as u64, 1);
         let insert = |bus: &mut Bus, range, device: Arc<dyn BusDevice>| {
             bus.insert(range, device).map_err(|error| Error::vmm("machine", error))
@@ -181,7 +179,7 @@ impl Vm {
             ports: Arc::new(ports),
             io_apic,
             console,
-            console_drained,
+            console_ready,
             devices: virtio,
             _private: private,
             _pools: pools,

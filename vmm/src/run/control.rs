@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cvmm_devices::power::{GuestEvent, Handler};
 use cvmm_devices::serial::Console;
-use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use event_manager::{
+    EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberId, SubscriberOps,
+};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::input::Input;
+use super::signals::{self, Event, Signals};
 use crate::machine::Vm;
 use crate::sandbox::{self, Sandbox};
 use crate::{Error, Outcome, Result};
@@ -69,34 +70,25 @@ impl ExitRequest {
     }
 }
 
-/// The signals that end a run, blocked so that only the control loop sees them.
-pub struct Signals(SignalFd);
-
-impl Signals {
-    /// Blocks them. Before any other thread starts, which would not inherit that otherwise; and before anything takes
-    /// time: a signal that comes while the guest is loaded ends the run when that is done.
-    pub fn block() -> Result<Self> {
-        let failed = |error: nix::Error| Error::vmm("signals", error);
-        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-        signals.thread_block().map_err(failed)?;
-        // Blocked and never looked at: a file that reaches RLIMIT_FSIZE is then an error, and not our death.
-        SigSet::from(Signal::SIGXFSZ).thread_block().map_err(failed)?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        SignalFd::with_flags(&signals, flags).map(Self).map_err(failed)
-    }
-}
-
 /// The control loop.
 pub struct Control {
     events: EventManager<Subscriber>,
+    subscriber: SubscriberId,
     exit: Arc<ExitRequest>,
+    /// Wakes the loop as the console does.
+    ready: EventFd,
 }
+
+/// How often a run in the background looks whether the terminal is its own now, in milliseconds.
+const LOOK_FOR_TERMINAL: i32 = 250;
+const FOR_EVER: i32 = -1;
 
 struct Subscriber {
     exit: Arc<ExitRequest>,
-    signals: SignalFd,
+    signals: Signals,
     console: Arc<Console>,
-    drained: EventFd,
+    /// The guest can take input.
+    ready: EventFd,
     /// Console input, if there is any.
     input: Option<Input>,
 }
@@ -107,14 +99,15 @@ impl Control {
         let input = read_stdin.then(|| Input::new(INPUT)).transpose();
         let input = input.map_err(|error| Error::vmm("standard input", error))?;
         let mut events = EventManager::new().map_err(|error| Error::vmm("event loop", error))?;
-        events.add_subscriber(Subscriber {
+        let ready = || vm.console_ready.try_clone().map_err(|error| Error::vmm("console", error));
+        let subscriber = events.add_subscriber(Subscriber {
             exit: Arc::clone(&exit),
-            signals: signals.0,
+            signals,
             console: Arc::clone(&vm.console),
-            drained: vm.console_drained.try_clone().map_err(|error| Error::vmm("console", error))?,
+            ready: ready()?,
             input,
         });
-        Ok(Self { events, exit })
+        Ok(Self { events, subscriber, exit, ready: ready()? })
     }
 
     /// Returns when the run has ended.
@@ -123,8 +116,15 @@ impl Control {
             if let Some(outcome) = self.exit.outcome() {
                 return outcome;
             }
-            if let Err(error) = self.events.run() {
-                return Outcome::VmmError(format!("event loop: {error}"));
+            let waits = self.events.subscriber_mut(self.subscriber).is_ok_and(|s| s.waits_for_terminal());
+            let timeout = if waits { LOOK_FOR_TERMINAL } else { FOR_EVER };
+            match self.events.run_with_timeout(timeout) {
+                Ok(0) if waits => {
+                    // Fails only if 2^64 - 2 wake-ups are pending.
+                    let _ = self.ready.write(1);
+                }
+                Ok(_) => {}
+                Err(error) => return Outcome::VmmError(format!("event loop: {error}")),
             }
         }
     }
@@ -133,16 +133,32 @@ impl Control {
 const EXIT: u32 = 0;
 const SIGNAL: u32 = 1;
 const INPUT: u32 = 2;
-const DRAINED: u32 = 3;
+const READY: u32 = 3;
 
 impl Subscriber {
     fn signal(&mut self) {
-        if let Ok(Some(info)) = self.signals.read_signal() {
-            let name = i32::try_from(info.ssi_signo)
-                .ok()
-                .and_then(|number| Signal::try_from(number).ok())
-                .map_or("a signal", Signal::as_str);
-            self.exit.ask(Outcome::Stopped(format!("stopped by {name}")));
+        match self.signals.next() {
+            Some(Event::End(signal)) => self.exit.ask(Outcome::Stopped(format!("stopped by {signal}"))),
+            Some(Event::Stop) => {
+                if let Some(input) = &mut self.input {
+                    input.give_back();
+                }
+                signals::stop();
+                self.take_terminal();
+            }
+            Some(Event::Continued) => self.take_terminal(),
+            None => {}
+        }
+    }
+
+    fn waits_for_terminal(&self) -> bool {
+        self.input.as_ref().is_some_and(Input::waits_for_terminal)
+    }
+
+    /// In the foreground, a terminal is ours (again).
+    fn take_terminal(&mut self) {
+        if let Some(input) = &mut self.input {
+            input.take();
         }
     }
 
@@ -152,6 +168,12 @@ impl Subscriber {
             if input.read() {
                 self.exit.ask(Outcome::Stopped("stopped by the quit key".into()));
             }
+        }
+        self.feed(ops);
+    }
+
+    fn feed(&mut self, ops: &mut EventOps) {
+        if let Some(input) = &mut self.input {
             input.feed(&self.console, ops);
         }
     }
@@ -163,13 +185,17 @@ impl MutEventSubscriber for Subscriber {
             EXIT => {
                 let _ = self.exit.event.read();
             }
-            SIGNAL => self.signal(),
+            SIGNAL => {
+                self.signal();
+                self.feed(ops);
+            }
             INPUT => self.input(ops),
             _ => {
-                let _ = self.drained.read();
-                if let Some(input) = &mut self.input {
-                    input.feed(&self.console, ops);
+                let _ = self.ready.read();
+                if self.waits_for_terminal() {
+                    self.take_terminal();
                 }
+                self.feed(ops);
             }
         }
     }
@@ -178,14 +204,12 @@ impl MutEventSubscriber for Subscriber {
         for (fd, data) in [
             (self.exit.event.as_raw_fd(), EXIT),
             (self.signals.as_raw_fd(), SIGNAL),
-            (self.drained.as_raw_fd(), DRAINED),
+            (self.ready.as_raw_fd(), READY),
         ] {
             if let Err(error) = ops.add(Events::with_data_raw(fd, data, EventSet::IN)) {
                 log::error!("event loop: {error}");
             }
         }
-        if let Some(input) = &mut self.input {
-            input.feed(&self.console, ops);
-        }
+        self.feed(ops);
     }
 }

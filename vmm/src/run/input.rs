@@ -1,78 +1,131 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Console input: from standard input to the guest's UART, as far as the guest reads it.
+//! Console input: from standard input to the guest's UART, as fast as the guest reads it. Nothing is dropped on the way:
+//! what has no room waits where it is.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
 
 use cvmm_devices::serial::Console;
 use event_manager::{EventOps, EventSet, Events};
 
 use crate::host::stdio;
-use crate::host::terminal::Keyboard;
+use crate::host::terminal::{Keyboard, Terminal};
 
-/// Most bytes that wait for the guest to read them.
-const MOST_PENDING: usize = 4096;
+/// Bytes of a file or a pipe that are read at once, and wait for the guest.
+const CHUNK: usize = 4096;
+/// Bytes of a terminal that wait for the guest. They are read although the guest does not take them, since the quit key may
+/// be behind them; more than anybody types or pastes.
+const MOST_TYPED: usize = 16 << 20;
 
 /// Standard input, on its way to the guest.
 #[derive(Debug)]
 pub(super) struct Input {
     /// Without a buffer: bytes in one would not make the file readable.
     stdin: File,
+    /// Where it comes from, if that is one.
+    terminal: Option<Terminal>,
     /// Looks for the quit key, on a terminal.
-    keyboard: Option<Keyboard>,
+    keyboard: Keyboard,
     /// Read, and not yet in the UART.
-    pending: Vec<u8>,
+    pending: VecDeque<u8>,
     /// Marks standard input among the events.
     data: u32,
     /// Whether the loop waits for more.
     watched: bool,
+    /// There is always something to read, or the end: a regular file, or a device such as /dev/zero. epoll refuses those.
+    always_ready: bool,
     /// There is no more.
     ended: bool,
 }
 
 impl Input {
-    /// Standard input, whose events carry `data`.
+    /// Standard input, whose events carry `data`. A terminal is taken if this process is in the foreground.
     pub(super) fn new(data: u32) -> io::Result<Self> {
         let stdin = stdio::input()?;
-        let keyboard = stdin.is_terminal().then(Keyboard::default);
-        Ok(Self { stdin, keyboard, pending: Vec::new(), data, watched: false, ended: false })
+        let mut terminal = Terminal::new(io::stdin())?;
+        if let Some(terminal) = &mut terminal {
+            terminal.take()?;
+        }
+        Ok(Self {
+            stdin,
+            terminal,
+            keyboard: Keyboard::default(),
+            pending: VecDeque::new(),
+            data,
+            watched: false,
+            always_ready: false,
+            ended: false,
+        })
     }
 
-    /// Reads what there is. `true` if the quit key was among it.
+    /// Gives a terminal back, before the process stops.
+    pub(super) fn give_back(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.give_back();
+        }
+    }
+
+    /// Takes a terminal (again), if this process is in the foreground now.
+    pub(super) fn take(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            // Gone: reading will say so.
+            let _ = terminal.take();
+        }
+    }
+
+    /// Whether there is a terminal that somebody else has. Nobody says when it becomes ours: a shell's `fg` signals a job
+    /// that was stopped, but not one that runs.
+    pub(super) fn waits_for_terminal(&self) -> bool {
+        !self.ended && self.terminal.as_ref().is_some_and(|terminal| !terminal.is_taken())
+    }
+
+    /// Reads what there is, and gives the guest what it takes. `true` if the quit key was in it.
     pub(super) fn read(&mut self) -> bool {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; CHUNK];
         let typed = match self.stdin.read(&mut buffer) {
             Ok(n) if n > 0 => &buffer[..n],
             // Not now: who shares it with us may have read first.
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
                 return false;
             }
+            // Not ours any more: SIGTTIN is blocked.
+            Err(error) if error.raw_os_error() == Some(libc::EIO) && self.in_background() => return false,
             Ok(_) | Err(_) => {
                 self.ended = true;
                 return false;
             }
         };
-        let quit = match &mut self.keyboard {
-            Some(keyboard) => keyboard.filter(typed, &mut self.pending),
-            None => {
-                self.pending.extend(typed);
-                false
-            }
-        };
-        self.pending.truncate(MOST_PENDING);
-        quit
+        if self.terminal.is_some() {
+            return self.keyboard.filter(typed, &mut self.pending);
+        }
+        self.pending.extend(typed);
+        false
     }
 
-    /// Hands to the guest what it has room for. Meanwhile a file or a pipe waits; a terminal is read on, since a guest
-    /// that does not read its UART must not take the quit key from us.
+    fn in_background(&self) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| !terminal.is_ours())
+    }
+
+    /// Hands to the guest what it has room for, and says whether the loop waits for more.
     pub(super) fn feed(&mut self, console: &Console, ops: &mut EventOps) {
-        let room = console.input_room().min(self.pending.len());
-        if room > 0 {
-            let now: Vec<u8> = self.pending.drain(..room).collect();
-            console.input(&now);
+        loop {
+            self.hand_over(console);
+            if !(self.always_ready && !self.ended && self.pending.is_empty()) {
+                break;
+            }
+            // No more than the guest takes: one chunk waits, and the rest is in the file.
+            self.read();
+            if self.pending.is_empty() {
+                break;
+            }
         }
-        let watch = !self.ended && (self.keyboard.is_some() || self.pending.is_empty());
+        let wants = match &self.terminal {
+            Some(_) => self.pending.len() < MOST_TYPED && !self.in_background(),
+            None => self.pending.is_empty(),
+        };
+        let watch = wants && !self.ended && !self.always_ready;
         if watch == self.watched {
             return;
         }
@@ -80,8 +133,24 @@ impl Input {
         let events = Events::with_data_raw(self.stdin.as_raw_fd(), self.data, EventSet::IN);
         match if watch { ops.add(events) } else { ops.remove(events) } {
             Ok(()) => self.watched = watch,
-            // A regular file, or /dev/null, can't be waited for: then there is no input.
-            Err(_) => self.ended = true,
+            Err(_) => {
+                self.always_ready = true;
+                self.feed(console, ops);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, console: &Console) {
+        while !self.pending.is_empty() {
+            let taken = console.input(self.pending.as_slices().0);
+            if taken == 0 {
+                break;
+            }
+            self.pending.drain(..taken);
+        }
+        // What somebody pasted need not stay resident.
+        if self.pending.is_empty() && self.pending.capacity() > CHUNK {
+            self.pending = VecDeque::new();
         }
     }
 }

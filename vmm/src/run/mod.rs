@@ -6,6 +6,8 @@ mod control;
 mod images;
 mod input;
 mod io_thread;
+mod open_files;
+mod signals;
 mod vcpu;
 mod warnings;
 
@@ -22,22 +24,23 @@ use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::config::{ConsoleConfig, MachineConfig, VmConfig};
 use crate::host::disk::Image;
-use crate::host::files;
-use crate::host::terminal::RawTerminal;
+use crate::host::{files, limits};
 use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
 use crate::report::{Report, Told};
 use crate::sandbox::{self, Sandbox, ThreadKind, Violation};
 use crate::{Error, Outcome, Result};
 use console::{Lost, open_console};
-use control::{Control, ExitRequest, Signals};
+use control::{Control, ExitRequest};
 use images::{create, loader_error, open_images, refuse_overwriting, with_path, write_copies};
 use io_thread::IoThread;
+use signals::Signals;
 use vcpu::{Shared, Vcpus};
 
 /// Runs the guest that `config` describes, and writes the report.
 pub fn run(config: &VmConfig) -> Outcome {
     // First of all: a run whose report has no place does not start.
     let open = || {
+        limits::need_open_files(open_files::most(&config.machine))?;
         let signals = Signals::block()?;
         refuse_overwriting(config)?;
         let report = config.report.as_deref().map(open_report).transpose()?;
@@ -86,8 +89,6 @@ struct Guest {
     control: Control,
     sandbox: Sandbox,
     told: Told,
-    /// Restored when this goes, whichever way.
-    _terminal: Option<RawTerminal>,
 }
 
 impl Guest {
@@ -124,8 +125,6 @@ impl Guest {
 
         let stdio = config.console == ConsoleConfig::Stdio;
         let control = Control::new(signals, stdio, &vm, Arc::clone(&exit))?;
-        let terminal = if stdio { RawTerminal::new(io::stdin()) } else { Ok(None) };
-        let terminal = terminal.map_err(|error| Error::vmm("terminal", error))?;
         let cpuinfo = File::open("/proc/cpuinfo").ok();
 
         // All is open. Nothing runs on behalf of the guest before each thread is confined.
@@ -144,7 +143,7 @@ impl Guest {
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
-        Ok(Self { machine, vm, vcpus, io, disks, console, control, sandbox, told, _terminal: terminal })
+        Ok(Self { machine, vm, vcpus, io, disks, console, control, sandbox, told })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.

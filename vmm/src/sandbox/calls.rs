@@ -50,7 +50,8 @@ pub(super) const FAILING: &[c_long] = &[
 /// All that a thread of this kind may call.
 pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
     let mut calls = common();
-    let mut ioctls = Vec::new();
+    // A crash restores the terminal.
+    let mut ioctls = vec![libc::TCSETS, libc::TCSETS2];
     match kind {
         ThreadKind::Main => {
             calls.extend([
@@ -65,8 +66,11 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                 (libc::SYS_poll, When::Always),
                 (libc::SYS_ppoll, When::Always),
             ]);
-            // The terminal is restored.
-            ioctls.extend([libc::TCGETS, libc::TCSETS, libc::TCGETS2, libc::TCSETS2]);
+            // The terminal is taken when it becomes ours, and restored.
+            ioctls.extend([libc::TCGETS, libc::TCGETS2, libc::TIOCGPGRP]);
+            #[cfg(target_arch = "x86_64")]
+            calls.push((libc::SYS_getpgrp, When::Always));
+            calls.push((libc::SYS_getpgid, When::Always));
         }
         // What a driver writes to a register happens here: interrupt routes, the place of a PCI function's
         // notifications, reset and start of a tap.

@@ -64,6 +64,22 @@ fn a_tool_that_is_missing_is_named() {
     }
 }
 
+/// Whoever started us may ignore SIGCHLD; then the kernel tells nobody how a child has ended.
+#[test]
+fn a_tool_is_waited_for_where_its_end_is_ignored() {
+    let place = Place::new();
+    for format in ["dts", "asl"] {
+        let command = place.command(&format!("--pool 64M --format {format}"));
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "trap '' CHLD; exec \"$@\"", "sh"])
+            .arg(command.get_program())
+            .args(command.get_args());
+        let output = place.output(&mut shell);
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 /// What a tool does not take is our own mistake.
 #[test]
 fn a_tool_that_fails_is_told() {

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A crash of this process, in any of its threads, leaves the terminal as it was.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::termios::Termios;
+
+/// Signals of faults, which can't wait for the control loop. Their other action is to kill the process.
+const FAULTS: [Signal; 6] =
+    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGTRAP];
+
+struct Saved {
+    terminal: RawFd,
+    settings: libc::termios,
+}
+
+/// What the handler restores. Never freed: a handler on another thread may be looking at it.
+static SAVED: AtomicPtr<Saved> = AtomicPtr::new(ptr::null_mut());
+
+/// From now on a fault restores the terminal, if there is one then, and kills the process.
+pub(super) fn watch() {
+    static HANDLERS: Once = Once::new();
+    HANDLERS.call_once(|| {
+        // Once: the second time, the fault kills. On the alternative stack: the fault may be at the end of a stack.
+        let flags = SaFlags::SA_RESETHAND | SaFlags::SA_ONSTACK;
+        let action = SigAction::new(SigHandler::Handler(handle), flags, SigSet::empty());
+        for fault in FAULTS {
+            // SAFETY: the handler makes system calls and reads what is never freed. If it can't be installed, a fault
+            // kills at once.
+            let _ = unsafe { sigaction(fault, &action) };
+        }
+    });
+}
+
+/// From now on, that is to set `terminal` to `settings`. It stays open until [`keep_terminal`].
+pub(super) fn restore_terminal(terminal: &impl AsRawFd, settings: &Termios) {
+    let saved = Saved { terminal: terminal.as_raw_fd(), settings: settings.clone().into() };
+    SAVED.store(Box::leak(Box::new(saved)), Ordering::Release);
+}
+
+/// From now on a fault leaves the terminal alone.
+pub(super) fn keep_terminal() {
+    SAVED.store(ptr::null_mut(), Ordering::Release);
+}
+
+extern "C" fn handle(signal: libc::c_int) {
+    // SAFETY: what was stored is never freed, nor changed.
+    if let Some(saved) = unsafe { SAVED.load(Ordering::Acquire).as_ref() } {
+        // SAFETY: TCSETS reads one termios.
+        unsafe { libc::tcsetattr(saved.terminal, libc::TCSANOW, &saved.settings) };
+    }
+    // SAFETY: raise sends the signal to this thread; it is blocked until the handler returns, and then kills.
+    unsafe { libc::raise(signal) };
+}
