@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 const AFTER_HELP: &str = "\
 Exit codes:
   0  the guest powered off
-  1  error of cvmm itself; also: a disk could not be flushed, console output or the report could not be written
-  2  bad arguments, or a file that they name
-  3  the host can't: no usable KVM, or no memory for the guest
+  1  cvmm failed, or could not flush a disk, or could not write console output or the report
+  2  an option is wrong, or a file that it names
+  3  the host can't run the guest: no usable KVM, or too little memory
   4  the guest crashed: panic, triple fault, or an error inside KVM
   5  the guest asked for a reset
   6  stopped from outside: SIGTERM, SIGINT, SIGHUP, or the quit key";
@@ -20,7 +20,7 @@ Exit codes:
 #[command(
     name = "cvmm",
     version,
-    after_help = "Each command has its own --help, with examples and exit codes."
+    after_help = "'cvmm COMMAND --help' shows the options, an example and the exit codes."
 )]
 pub struct Cli {
     /// What to do.
@@ -33,21 +33,24 @@ pub struct Cli {
 pub enum Command {
     /// Boot a guest and run it to its end
     Run(Box<RunArgs>),
-    /// Show the machine that a guest would be told of, without running it
+    /// Show the machine that a guest would get, without running it
     Describe(Box<DescribeArgs>),
 }
 
 const RUN_HELP: &str = "\
-Guest memory is split: private memory, which only the loader ever touches, and a pool, which the guest's devices can
-reach. The device tree (or ACPI) tells the guest to bounce all DMA through the pool; a device refuses every address
-outside it. 'cvmm describe' shows what the guest is told.
+cvmm splits guest memory into private memory and one or more pools. The guest's devices reach their pool and nothing else.
+Only the loader touches private memory, before the guest starts. The device tree (or ACPI) describes the pool, and the
+guest copies all DMA through it. A device refuses every address outside its pool. 'cvmm describe' shows the description.
+
+A size is in bytes, or ends in K, M or G (powers of 1024); 0x begins a hexadecimal number. --mem and --pool take multiples
+of 2M, and --mem is 32M to 63G. A guest has at most 254 CPUs and 32 pools. A disk or network device has at most 8 queues.
+In a key=value list, write a comma inside a value twice.
+
+On a terminal, Ctrl-A x quits, and Ctrl-A Ctrl-A sends Ctrl-A to the guest.
 
 Example:
-  cvmm run --kernel bzImage --pool 64M --blk path=root.ext4 --cmdline 'root=/dev/vda rw' --report report.json
-
-Sizes are bytes, or end in K, M, G (powers of 1024); 0x begins a hexadecimal number. Memory and pools are multiples of
-2M, the first 32M to 63G. There are at most 254 CPUs, 32 pools, and 8 queues of a disk or tap. In key=value lists, a comma inside a value is written twice.
-On a terminal, Ctrl-A x quits, and Ctrl-A Ctrl-A sends Ctrl-A.";
+  cvmm run --kernel bzImage --pool 64M --blk path=root.ext4 \\
+      --cmdline 'root=/dev/vda rw' --report report.json";
 
 /// Options of `cvmm run`.
 #[derive(Args, Debug)]
@@ -65,39 +68,40 @@ pub struct RunArgs {
     #[command(flatten)]
     pub machine: MachineArgs,
 
-    /// Where the console goes: stdio, file=PATH or off
+    /// Where the guest's console goes: stdio, file=PATH or off
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
     pub console: String,
 
-    /// Write what happened, as JSON: memory split, devices, DMA, refusals
+    /// Write a report of the run as JSON: memory split, devices, DMA, refusals
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Write the device tree that the guest gets
+    /// Write the guest's device tree to this file
     #[arg(long, value_name = "FILE")]
     pub dump_dtb: Option<PathBuf>,
 
-    /// Give the guest this device tree instead: for experiments with what --dump-dtb wrote
+    /// For experiments: give the guest this device tree, such as an edited one from --dump-dtb
     #[arg(long, value_name = "FILE")]
     pub dtb: Option<PathBuf>,
 
-    /// Write the ACPI tables that the guest gets, one file each, into this folder
+    /// Write the guest's ACPI tables to this folder, one file each
     #[arg(long, value_name = "DIR")]
     pub dump_acpi: Option<PathBuf>,
 
-    /// Give the guest this DSDT instead: for experiments with what --dump-acpi wrote
+    /// For experiments: give the guest this DSDT, such as an edited one from --dump-acpi
     #[arg(long, value_name = "FILE")]
     pub dsdt: Option<PathBuf>,
 
-    /// Do not confine cvmm itself (seccomp, Landlock): for debugging
+    /// For debugging: do not confine cvmm itself (seccomp, Landlock)
     #[arg(long)]
     pub no_sandbox: bool,
 }
 
 const DESCRIBE_HELP: &str = "\
-Takes the machine options of cvmm run. It needs no KVM, opens no disk and no tap: files need not be there.
+Takes the machine options of cvmm run. It needs no KVM. It opens no disk and no tap, so these need not exist.
 
-  text  what is where in guest-physical memory, as a table
+Formats:
+  text  guest-physical memory as a table
   dts   the device tree as source; needs dtc (Debian: device-tree-compiler)
   dtb   the device tree, as cvmm run --dump-dtb writes it
   asl   the ACPI tables as source; needs iasl (Debian: acpica-tools)
@@ -105,15 +109,15 @@ Takes the machine options of cvmm run. It needs no KVM, opens no disk and no tap
   json  the machine, for programs
   svg   guest-physical memory as a picture
 
-A guest gets the form that --firmware says; here, each form can be had with either.
+A guest gets either a device tree or ACPI tables, as --firmware says. 'cvmm describe' can show both for each machine.
 
 Example:
   cvmm describe --pool 64M --blk path=root.ext4,transport=pci --rng --format svg --output machine.svg
 
 Exit codes:
   0  done
-  1  error of cvmm itself
-  2  bad arguments, or a file that they name
+  1  cvmm failed
+  2  an option is wrong, or a file that it names
   3  the host can't: dtc or iasl is missing";
 
 /// Options of `cvmm describe`.
@@ -124,11 +128,11 @@ pub struct DescribeArgs {
     #[command(flatten)]
     pub machine: MachineArgs,
 
-    /// How: text, dts, dtb, asl, acpi, json or svg
+    /// Format of the description: text, dts, dtb, asl, acpi, json or svg
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: String,
 
-    /// Where to, instead of standard output: a file, or for acpi a folder
+    /// Write to this file, or for acpi to this folder, instead of standard output
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 }
@@ -136,11 +140,11 @@ pub struct DescribeArgs {
 /// The options that describe the machine.
 #[derive(Args, Debug)]
 pub struct MachineArgs {
-    /// Added to the kernel's command line, which names the console and asks for a reset after a panic
+    /// Text to add to the kernel command line. cvmm's own part names the console and asks for a reset after a panic
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 
-    /// Guest memory, the pool included
+    /// Guest memory, including the pools
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     pub mem: String,
 
@@ -148,8 +152,8 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N", default_value = "1")]
     pub cpus: String,
 
-    /// Memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS][,default]. Repeat it for more pools;
-    /// the default one is for devices that name none
+    /// A pool, the memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS][,default]. Repeat it for
+    /// more pools; devices that name none use the default one
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
 
@@ -161,16 +165,16 @@ pub struct MachineArgs {
     #[arg(long, value_name = "NET")]
     pub net: Vec<String>,
 
-    /// An entropy device: nothing more, or [transport=mmio|pci][,pool=NAME]
+    /// An entropy device: without a value, or [transport=mmio|pci][,pool=NAME]
     #[arg(long, value_name = "RNG", num_args = 0..=1, default_missing_value = "")]
     pub rng: Vec<String>,
 
-    /// What tells the guest of its machine: dt (a device tree) or acpi
+    /// How the machine is described to the guest: dt (a device tree) or acpi
     #[arg(long, value_name = "FORM", default_value = "dt")]
     pub firmware: String,
 
-    /// What the guest is told of the pool: upstream (what kernels know today), rfc (the RFC of April 2025) or plan (the
-    /// four-step plan)
+    /// The specification text that cvmm follows: upstream (what kernels know today), rfc (the RFC of April 2025) or plan
+    /// (the four-step plan)
     #[arg(long, value_name = "TEXT", default_value = "upstream")]
     pub spec: String,
 
@@ -178,12 +182,12 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N")]
     pub feature_bit: Option<String>,
 
-    /// What happens to a driver that does not accept that bit: refuse (no FEATURES_OK) or allow [default: refuse]
+    /// What to do with a driver that does not accept that bit: refuse (no FEATURES_OK) or allow [default: refuse]
     #[arg(long, value_name = "WHAT")]
     pub unaware: Option<String>,
 
-    /// Do not offer VIRTIO_F_ACCESS_PLATFORM, nor ask for it: to see what a driver does then. (Linux bypasses the pool, and
-    /// is refused)
+    /// For experiments: do not offer VIRTIO_F_ACCESS_PLATFORM, and do not require it. Linux then bypasses the pool, and is
+    /// refused
     #[arg(long)]
     pub withhold_access_platform: bool,
 }
