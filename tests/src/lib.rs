@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod modules;
 pub mod options;
 pub mod packages;
+pub mod pages;
 pub mod pattern;
 pub mod peer;
 pub mod reach;

@@ -9,13 +9,15 @@ use clap::{Parser, Subcommand};
 use cvmm_tests::bench::io::Order;
 use cvmm_tests::bench::io::comparison::Comparison;
 use cvmm_tests::host::Kind;
-use cvmm_tests::{bench, fuzz, run, suite};
+use cvmm_tests::{bench, fuzz, pages, run, suite};
 
-/// Runs cvmm and its tests on a KVM host: this machine where its KVM can run Linux, else a machine under QEMU's emulation
-/// that the lab sets up by itself (it takes some seconds to start, and guests run more slowly in it).
+/// Runs cvmm and its tests on a KVM host.
 ///
-/// What the lab fetches is kept in .lab, what it builds in the target folder. As root it installs the Debian packages that
-/// are missing; otherwise it says which to install.
+/// The host is this machine, if its KVM can run Linux. Otherwise the lab starts a virtual machine under QEMU's emulation,
+/// which has a KVM. That takes some seconds, and guests run more slowly there.
+///
+/// Downloads are kept in .lab, and builds in the target folder. As root, the lab installs the Debian packages that are missing.
+/// Otherwise it says which to install.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo lab",
@@ -32,11 +34,16 @@ struct Arguments {
 enum LabCommand {
     /// Runs a guest; without options, a demo that ends by itself
     ///
-    /// Takes the options of `cvmm run` (see `cargo lab run -- --help`). Files that they name are carried to the KVM host
-    /// where that is another machine; reports, logs and written disks are carried back. Without --kernel a
-    /// prebuilt kernel of the project is used; without --initrd, and root= in --cmdline, its init program, which tries the
-    /// devices and powers off. A tap is made on the KVM host if it is not there; its address is
-    /// 192.168.77.1/24 (the second tap's 192.168.78.1/24, and so on).
+    /// Takes the options of `cvmm run` (see `cargo lab run -- --help`).
+    ///
+    /// If the KVM host is another machine, the lab copies the files that the options name to it. Afterwards it copies reports,
+    /// logs and written disks back.
+    ///
+    /// Without --kernel, the guest gets a prebuilt kernel of the project. Without --initrd it gets the project's init program,
+    /// which tests the devices and powers off. A root= in --cmdline leaves the init program out.
+    ///
+    /// If a tap does not exist on the KVM host, the lab makes it. The address of the first is 192.168.77.1/24, of the second
+    /// 192.168.78.1/24, and so on.
     ///
     /// The exit code is cvmm's. On a terminal, Ctrl-A x ends the guest.
     #[command(override_usage = "cargo lab run [--host HOST] [OPTIONS OF cvmm run]")]
@@ -44,80 +51,93 @@ enum LabCommand {
                             cargo lab run --firmware acpi --pool 64M --rng transport=pci\n  \
                             cargo lab run --host emulated --kernel bzImage --pool 64M --report report.json")]
     Run {
-        /// Which KVM host to use (before all other options)
+        /// The KVM host to use; must come before all other options
         #[arg(long)]
         host: Option<Kind>,
-        /// cvmm run's options
+        /// Options of cvmm run
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Runs every test of the project, unit tests included
+    /// Runs all tests of the project: unit tests, and guests that boot
     Test {
-        /// Which KVM host to use
+        /// The KVM host to use
         #[arg(long)]
         host: Option<Kind>,
-        /// Only tests whose names contain this
+        /// Run only tests whose names contain this text
         filter: Option<String>,
     },
-    /// Compares start-up and memory, or a disk, with QEMU's and kvmtool's; or pools with direct DMA and with each other
+    /// Measures start-up and memory, disks, or pools, and compares them with QEMU and kvmtool
     ///
-    /// Measured, by turns, after a first round that does not count:
+    /// The programs run in turn. The first round is not counted.
     ///
-    /// - the time from exec to the first guest instruction: to the first ioctl(KVM_RUN) of any thread, where a tracer stops
-    ///   the VMM (a seccomp filter hands it this one call, so that nothing else is slowed); on this machine's /dev/kvm if
-    ///   it opens, even where that cannot run Linux;
-    /// - the time from exec to the first line of the guest's init program on the console, without a tracer;
-    /// - at both moments, the VMM's resident memory (Rss in /proc/PID/smaps) in mappings that are not guest memory.
+    /// Without --io, --bounce or --contend it measures the start:
+    ///
+    /// - The time from exec to the first guest instruction. A tracer stops the VMM at the first ioctl(KVM_RUN) of any thread.
+    ///   A seccomp filter hands this one call to the tracer, so nothing else is slowed. This uses the /dev/kvm of this machine
+    ///   if it opens, even if it cannot run Linux.
+    /// - The time from exec to the first line of the guest's init program on the console, without a tracer.
+    /// - The VMM's resident memory at both moments: Rss in /proc/PID/smaps, without the mappings of guest memory.
     ///
     /// Each VMM starts the project's kernel and init program with 128 MiB, one CPU, one virtio disk, a random number
-    /// generator and a serial console. The table shows medians and extremes, and whether the project's aims were met; that
-    /// is not a test, and the exit code is 0 either way.
+    /// generator and a serial console. The table shows medians and extremes, and whether the project's aims were met. That
+    /// is not a test: the exit code is 0 either way.
     ///
-    /// With --io, what a disk does instead: 4 KiB random and 128 KiB sequential reads and writes by direct I/O, on
-    /// virtio-mmio and virtio-pci, and KVM's count of the guest's exits for each request. All get the kernel with the
-    /// project's patches and the same disk of 64 MiB in the host's memory.
+    /// --io measures a disk: 4 KiB random and 128 KiB sequential reads and writes with direct I/O, on virtio-mmio and
+    /// virtio-pci. It also counts the guest's exits for each request, as KVM reports them. All VMMs get the kernel with the
+    /// project's patches, and the same 64 MiB disk in the host's memory.
     ///
-    /// With --bounce, what the copy through the pool costs: disk and TCP with a pool, and with devices that reach all memory,
-    /// and how often the pool had no room. With --contend, what sharing it costs: 1, 2 and 4 vCPUs use two disks with one
-    /// pool, and with a pool for each.
+    /// --bounce measures the copy through the pool: disk and TCP with a pool, against devices that reach all memory. It also
+    /// counts how often the pool had no room.
+    ///
+    /// --contend measures what sharing a pool costs: 1, 2 and 4 vCPUs use two disks, with one pool and with a pool each.
     #[command(verbatim_doc_comment)]
     Bench {
-        /// Compare disks instead of starts
+        /// Measure a disk on each transport
         #[arg(long, group = "comparison")]
         io: bool,
-        /// Compare the pool with DMA to all memory
+        /// Measure the copy through the pool
         #[arg(long, group = "comparison")]
         bounce: bool,
-        /// Compare one pool with a pool for each device
+        /// Measure one pool against a pool for each device
         #[arg(long, group = "comparison")]
         contend: bool,
-        /// The guest's kernel, instead of the project's with its patches
+        /// Guest kernel to use instead of the project's patched one
         #[arg(long, value_name = "FILE", requires = "comparison")]
         kernel: Option<PathBuf>,
-        /// Which KVM host to boot guests on
+        /// The KVM host to boot guests on
         #[arg(long)]
         host: Option<Kind>,
-        /// How many rounds
+        /// Number of rounds
         #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
-        /// Also write the figures, with all samples, to this file
+        /// Also write the figures to this file, with all samples
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
-    /// Searches for inputs that make cvmm do what it must not, by libFuzzer
+    /// Searches with libFuzzer for inputs that make cvmm misbehave
     ///
-    /// Prints how many inputs each target executed. What was new in them is kept in .lab/fuzz, for the next search; the
-    /// inputs in tests/fuzz/corpus are where the first one begins. A failure is printed with the command that repeats
-    /// it, and the exit code is 1.
+    /// Prints how many inputs each target executed. The first search begins with the inputs in tests/fuzz/corpus. New inputs
+    /// are kept in .lab/fuzz for the next search. For a failure it prints the command that repeats it, and the exit code is 1.
     Fuzz {
-        /// Only this target: blk, chain, loader, machine, mmio, net, options, pci or pci_config
+        /// Search this target only: blk, chain, loader, machine, mmio, net, options, pci or pci_config
         target: Option<String>,
-        /// How long to search, in each target
+        /// Seconds to search, for each target
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
-        /// Run this input (base64) and no other
+        /// Run only this input (base64)
         #[arg(long, value_name = "INPUT", requires = "target", allow_hyphen_values = true)]
         input: Option<String>,
+    },
+    /// Writes cvmm's man pages and shell completions
+    ///
+    /// DIR/man/man1 gets cvmm.1, cvmm-run.1 and cvmm-describe.1; DIR/completions gets a file each for bash, zsh and fish.
+    /// Prints the name of each file.
+    #[command(after_help = "Examples:\n  cargo lab pages pages && man -M pages/man cvmm-run\n  \
+                            . pages/completions/cvmm.bash")]
+    Pages {
+        /// The folder to write them to
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
 }
 
@@ -137,6 +157,7 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
         LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
         LabCommand::Fuzz { target, input: Some(input), .. } => fuzz::reproduce(target.as_deref(), &input),
         LabCommand::Fuzz { target, seconds, input: None } => fuzz::fuzz(target.as_deref(), seconds),
+        LabCommand::Pages { folder } => pages::write(&folder),
         LabCommand::Bench { io, bounce, contend, kernel, host, rounds, json } => {
             let comparison = match (io, bounce, contend) {
                 (true, ..) => Comparison::Transports,
