@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a run ended. Each way has an exit code, which the help text and the README document.
+//! How a run ended. Each way has an exit code, which the help text and resources/guide/exit-codes.md document.
 
 /// How a run ended, and what there is to say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! of description.
 //!
 //! A cell is one of three. What it must be is said by [`expected`], from what the texts and the kernels are; what it is,
-//! the guest and the report say. The README shows the table.
+//! the guest and the report say. resources/guide/specifications.md shows the table.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -196,11 +196,11 @@ fn assert_disk(written: bool, path: &Path) {
     assert!(std::fs::read(path).unwrap() == wanted, "the disk has other bytes");
 }
 
-/// The README's table is what the cells above must be. With CVMM_WRITE_PAGE=1 it is written there.
+/// The guide's table is what the cells above must be. With CVMM_WRITE_PAGE=1 it is written there.
 #[test]
-fn the_readme_has_the_table() {
+fn the_guide_has_the_table() {
     let mut table = String::from(
-        "| kernel | told by | transport | `upstream` | `rfc` | `rfc`, `allow` | `plan` | `plan`, `allow` |\n\
+        "| kernel | described by | transport | `upstream` | `rfc` | `rfc`, `allow` | `plan` | `plan`, `allow` |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
     for (kernel, name) in [(Kernel::Stock, "stock 6.12"), (Kernel::Patched, "with our patches")] {
@@ -215,14 +215,14 @@ fn the_readme_has_the_table() {
             }
         }
     }
-    let path = workspace::root().join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap();
+    let path = workspace::root().join("resources/guide/specifications.md");
+    let page = std::fs::read_to_string(&path).unwrap();
     let header = table.lines().next().unwrap();
-    let start = readme.find(header).expect("the README has a table with this header");
-    let end = start + readme[start..].find("\n\n").unwrap() + 1;
+    let start = page.find(header).expect("the page has a table with this header");
+    let end = start + page[start..].find("\n\n").unwrap() + 1;
     if std::env::var_os("CVMM_WRITE_PAGE").is_some() {
-        std::fs::write(path, [&readme[..start], &table, &readme[end..]].concat()).unwrap();
+        std::fs::write(path, [&page[..start], &table, &page[end..]].concat()).unwrap();
     } else {
-        assert!(readme[start..end] == table, "the README should have this table:\n{table}");
+        assert!(page[start..end] == table, "{} should have this table:\n{table}", path.display());
     }
 }

@@ -85,15 +85,15 @@ fn a_text_says_what_the_guest_is_told() {
     assert_eq!(["", "--withhold-access-platform"].map(withheld), [false, true]);
 }
 
-/// The README's table of the texts is that of the profiles.
+/// The guide's table of the texts is that of the profiles.
 #[test]
-fn the_readme_has_the_profiles() {
-    let readme = include_str!("../../../README.md");
+fn the_guide_has_the_profiles() {
+    let page = include_str!("../../../resources/guide/specifications.md");
     let row = |what: &str, cell: fn(&Profile) -> String| {
         let cells = PROFILES.each_ref().map(cell).join(" | ");
         // A cell with nothing in it.
         let row = format!("| {what} | {cells} |").replace("|  ", "| ");
-        assert!(readme.contains(&row), "the README should have the row\n{row}");
+        assert!(page.contains(&row), "resources/guide/specifications.md should have the row\n{row}");
     };
     row("default pool", |profile| {
         if profile.dma_default { "carries `linux,dma-default`" } else { "" }.into()

@@ -130,7 +130,7 @@ fn floods_of_net() {
     }
 }
 
-/// Each row says from where it follows, and the rows have names of their own. Prints how many cases there are, and the README
+/// Each row says from where it follows, and the rows have names of their own. Prints how many cases there are, and the guide
 /// has the same numbers.
 #[test]
 fn every_row_names_its_clause() {
@@ -153,12 +153,12 @@ fn every_row_names_its_clause() {
     let all = total + told + behaviours;
     correct += 3 * messages().filter(|(message, ..)| message.refused.is_none()).count();
     taps += messages().count() + with_taps;
-    let readme = include_str!("../../../README.md").replace('\n', " ");
+    let guide = include_str!("../../../resources/guide/tests.md").replace('\n', " ");
     for words in [
         format!("tries {all} cases, {} without root,", all - taps),
         format!("{correct} of them are correct, and must be accepted"),
     ] {
-        assert!(readme.contains(&words), "the README does not say: {words}");
+        assert!(guide.contains(&words), "resources/guide/tests.md does not say: {words}");
     }
     guest::say(&format!(
         "matrix: {all} cases: {total} of structures and places, {told} of messages, {behaviours} of behaviour; \

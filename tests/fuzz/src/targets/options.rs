@@ -62,8 +62,8 @@ fn check(machine: &Machine) {
     assert!(end <= Some(layout::ACPI_TABLES.end()), "the ACPI tables fit");
 }
 
-/// The README's table of `--spec`; and VIRTIO_F_RESTRICTED_DMA has a number that no feature of the standard has (virtio 1.3,
-/// 2.2 and 6), but for 27, which only transitional devices have.
+/// The table of `--spec` in resources/guide/specifications.md; and VIRTIO_F_RESTRICTED_DMA has a number that no feature of
+/// the standard has (virtio 1.3, 2.2 and 6), but for 27, which only transitional devices have.
 fn check_spec(restricted: &RestrictedDma, name: &str, machine: &Machine) {
     let RestrictedDma { feature_bit, required, names_pool, withholds_access_platform: _ } = *restricted;
     assert_eq!(feature_bit.is_some(), name != "upstream", "a feature bit with --spec {name}");
