@@ -7,7 +7,7 @@ use super::DESCRIPTOR_SIZE;
 use super::descriptor::{Descriptor, Table};
 use crate::pool::{Gate, PoolRange, Reason, Refusal, Structure, Tally};
 
-/// virtio 1.3, 2.7.5.2: "a descriptor chain [no] longer than 2^32 bytes in total".
+/// virtio 1.3, 2.7.5.2: "a descriptor chain \[no\] longer than 2^32 bytes in total".
 const MAX_BYTES: u64 = 1 << 32;
 
 /// The buffers of one chain, every one of them inside the pool.

@@ -32,7 +32,7 @@ const USED_ELEMENT_SIZE: u64 = 8;
 pub struct Served {
     /// Bytes written into it, from its first writable byte on.
     pub written: u32,
-    /// Bytes on the host that were worked on without being in the chain's buffers; [`TURN_BYTES`] for what may take long.
+    /// Bytes on the host that were worked on without being in the chain's buffers; `TURN_BYTES` for what may take long.
     pub work: u64,
 }
 
@@ -166,7 +166,7 @@ impl Queue {
         self.size
     }
 
-    /// Serves the chains that are available, up to one queue's worth and about [`TURN_BYTES`], and one while somebody
+    /// Serves the chains that are available, up to one queue's worth and about `TURN_BYTES`, and one while somebody
     /// waits for the end, so that a turn is bounded: `serve` handles one and returns how many bytes it wrote into it, and
     /// what else it did.
     ///

@@ -15,14 +15,14 @@ pub enum Profile {
     Upstream,
     /// A feature bit, and on PCI the pool is the function's own memory (RFC of April 2025, 3/3).
     Rfc {
-        /// Which of [`BITS`].
+        /// Which of `BITS`.
         bit: u8,
         /// Who does not accept it is refused.
         required: bool,
     },
     /// A feature bit, and registers that name the pool (resources/review/step4.md).
     Plan {
-        /// Which of [`BITS`].
+        /// Which of `BITS`.
         bit: u8,
         /// Who does not accept it is refused.
         required: bool,

@@ -63,7 +63,7 @@ impl Place {
     }
 }
 
-/// The word in brackets: "always [madvise] never".
+/// The word in brackets: `always [madvise] never`.
 fn chosen(setting: &str) -> String {
     setting.split(['[', ']']).nth(1).unwrap_or("unknown").to_owned()
 }

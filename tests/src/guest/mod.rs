@@ -8,15 +8,15 @@
 //! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,reach,reach-net,full,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
 //! | `cvmm.pool=BASE,SIZE` | where the pool must be; without it the device tree is believed |
 //! | `cvmm.cpus=N`, `cvmm.mem=BYTES` | how many CPUs, how much memory there must be |
-//! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see [`blk`] |
+//! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see `guest/blk` |
 //! | `cvmm.reach=mmio,pci`, `cvmm.reach-net=mmio,pci` | of which transports `reach` tries the disk, `reach-net` the network |
 //! | `cvmm.serial=vda:TEXT` | the serial number a disk must have |
-//! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see [`net`] |
-//! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see [`hostile`] |
+//! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see `guest/net` |
+//! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see `guest/hostile` |
 //! | `cvmm.queues=N` | how many queues the first disk and the first network device must have |
 //! | `cvmm.io=disk\|bounce\|contend` | the loads of `io` |
 //! | `cvmm.seed=N` | seed of all bytes that are written and expected |
-//! | `cvmm.end=poweroff\|reset\|panic\|hang\|idle\|write` | how to end, see [`end`] |
+//! | `cvmm.end=poweroff\|reset\|panic\|hang\|idle\|write` | how to end, see `guest/end` |
 //!
 //! Output: `guest-init: started`, then `ok NAME: what was seen` or `FAIL NAME: what was wrong` for each assertion, then
 //! `guest-init: N passed, N failed`.

@@ -2,7 +2,7 @@
 //! Disks. `cvmm.blk=vda:rw,vdb:ro,vdc:raw` says what to do with each; all are tested at the same time.
 //!
 //! * `rw`: an ext4 file system that the host made; files are written, read back, and left for the host to compare.
-//! * `ro`: a disk that refuses writes and holds [`pattern`](crate::pattern) from its first byte on.
+//! * `ro`: a disk that refuses writes and holds [`pattern`] from its first byte on.
 //! * `raw`: no file system, at least 16 MiB, all of it may be overwritten.
 //! * not mentioned: what the kernel knows about the disk, and one read.
 
