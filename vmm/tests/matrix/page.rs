@@ -51,19 +51,24 @@ fn page() -> String {
     let runs: Vec<Run> = Kind::ALL.into_iter().flat_map(|(_, kind)| features(kind)).flat_map(of).collect();
     let mut page = format!(
         "# The matrix\n\n\
-         The rows of [the hostile guest](../../tests/hostile/src/table), written by the test that runs them \
-         (`{WRITE}=1 cargo test -p cvmm --test matrix page`), which is red if this page is not what they are. `cargo test -p cvmm \
-         --test matrix` runs them all, on any `/dev/kvm`; those of network devices need root.\n\n\
-         After each of the {} cases of places, chains and messages: private memory, which from page 0 to its end is full of a pattern, but for what the \
-         loader put there and for the guest's own program, which alone is not looked at, and the pool, but \
-         for what a correct request writes, are as before; no other byte has left by a disk or a tap; another device, with a \
-         pool of its own, has served a request meanwhile; the device serves a correct request after a reset; and the report \
-         has exactly the refusals that are named here, with the address and length that the driver gave. A device that has \
-         refused has set DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, 2.1.2).\n\n\
-         The guest finds its devices by the device tree alone, and never by ACPI. It polls: it takes no interrupt, and looks whether \
-         one was sent by the registers that say so.\n\n\
-         Places and chains are tried with indirect tables and event indices, and with neither. Each without the other is in the rows \
-         of behaviour, for each type of queue: no row here is about event indices, so it would only be repeated.\n\n",
+         The rows of [the hostile guest](../../tests/hostile/src/table). The test that runs them writes this page \
+         (`{WRITE}=1 cargo test -p cvmm --test matrix page`), and fails if the page is out of date. `cargo test -p cvmm \
+         --test matrix` runs all rows, on any `/dev/kvm`; those of network devices need root.\n\n\
+         There are {} cases of places, chains and messages. After each of them:\n\n\
+         - Private memory is as before. It is full of a pattern from page 0 to its end. Two parts are not: what the loader put \
+         there, and the guest's own program, which alone is not checked.\n\
+         - The pool is as before, except for what a correct request writes.\n\
+         - No other byte has left by a disk or a tap.\n\
+         - Another device, with a pool of its own, has served a request meanwhile.\n\
+         - The device serves a correct request after a reset.\n\
+         - The report has exactly the refusals that are named here, with the address and length that the driver gave.\n\n\
+         A device that has refused has set DEVICE_NEEDS_RESET and sent a configuration change notification (virtio 1.3, \
+         2.1.2).\n\n\
+         The guest finds its devices by the device tree only, and never by ACPI. It polls: it takes no interrupt. It reads the \
+         registers that say whether one was sent.\n\n\
+         Places and chains are tried twice: with indirect tables and event indices, and with neither. The rows of behaviour try \
+         each without the other, for each type of queue. Here that would only be a repetition: no row is about event \
+         indices.\n\n",
         2 * runs.len() + 3 * table::messages().count()
     );
     structures(&mut page);
@@ -91,9 +96,9 @@ fn columns() -> Vec<&'static str> {
 }
 
 fn structures(page: &mut String) {
-    *page += "## Structures\n\n`receive` and `control` are queues of a network device, `net` is the one that transmits. \
-              Event fields have no rows of their own: they are the last two bytes of their rings (virtio 1.3, 2.7.6 and 2.7.8), and \
-              a ring is checked with its own, whether or not it is used.\n\n\
+    *page += "## Structures\n\n`net`, `receive` and `control` are queues of a network device; `net` transmits. Event fields have no \
+              rows of their own. They are the last two bytes of their rings (virtio 1.3, 2.7.6 and 2.7.8), and the check of a ring \
+              includes its event field, used or not.\n\n\
               | structure | of | bytes | alignment | clause |\n|---|---|---|---|---|\n";
     for name in columns() {
         let mut of: Vec<_> = SUBJECTS.iter().filter(|subject| subject.name == name).collect();
@@ -115,10 +120,11 @@ fn ways(page: &mut String, runs: &[Run]) {
     write!(
         page,
         "\n## Structures in wrong places\n\n\
-         The device's pool is {pool:#x} to {pool_end:#x}, another's is {other:#x} to {pool:#x}. A number says how many cases there \
-         are: over device types, both transports, and with and without indirect tables and event indices. Half of each is on mmio, \
-         half on PCI. The place is that of the first structure in the row; that of an area is a multiple of its alignment, so \
-         a used ring crosses an end of the pool by two bytes at least, and an odd one is `misaligned`. Where no clause is named: {}.\n\n\
+         The device's pool is {pool:#x} to {pool_end:#x}, another's is {other:#x} to {pool:#x}. A number counts cases: over \
+         device types, both transports, and with and without indirect tables and event indices. Half of them are on mmio, half on \
+         PCI. The place is that of the first structure in the row. The place of an area is a multiple of its alignment, so a used \
+         ring crosses an end of the pool by at least two bytes. An odd place is `misaligned`. Rows without a clause have this one: \
+         {}.\n\n\
          | way | place | must be | {} | clause |\n|---|---|---|{}---|\n",
         WAYS[0].clause,
         columns.join(" | "),
@@ -153,8 +159,9 @@ fn ways(page: &mut String, runs: &[Run]) {
 
 fn malformed(page: &mut String, runs: &[Run]) {
     *page += "\n## Chains and rings that are wrong in themselves\n\n\
-              A table inside a table after a buffer needs a request of two buffers, and an entropy device's has one. What a buffer of \
-              no bytes means inside the pool depends on the request: here it is wrong, and in `buffers-of-no-bytes` below it is not.\n\n\
+              A table inside a table after a buffer needs a request of two buffers; a request to an entropy device has one. A buffer of no \
+              bytes inside the pool is right or wrong, depending on the request. Here it is wrong, and in `buffers-of-no-bytes` below \
+              it is right.\n\n\
               | row | of | cases | refused | because | clause |\n|---|---|---|---|---|---|\n";
     for row in MALFORMED {
         let here = |run: &&Run| matches!(run.case, Case::Malformed(m, _) if (m.name, m.kinds) == (row.name, row.kinds));
@@ -172,8 +179,8 @@ fn messages(page: &mut String) {
     let usual = MESSAGES[0].clause;
     write!(
         page,
-        "\n## Messages of MSI-X table entries\n\nOf blk, rng and net, on PCI, each in three entries: one that is used for nothing, \
-         one for the queue, and one for configuration changes. Where no clause is named: {usual}.\n\n\
+        "\n## Messages of MSI-X table entries\n\nThey are tried on blk, rng and net, on PCI, each in three entries: an unused one, \
+         one for the queue, and one for configuration changes. Rows without a clause have this one: {usual}.\n\n\
          | row | address | must be | clause |\n|---|---|---|---|\n"
     )
     .unwrap();
@@ -186,9 +193,9 @@ fn messages(page: &mut String) {
 }
 
 fn behaviour(page: &mut String) {
-    *page += "\n## Behaviour\n\nThe [rows](../../tests/hostile/src/guest/behaviour) are programs, and what each asserts is there. \
-              Some of those for a disk use the entropy device, too. Floods are also run for each queue of a network device, and \
-              the one that receives is flooded by the host at the same time.\n\n\
+    *page += "\n## Behaviour\n\nThe [rows](../../tests/hostile/src/guest/behaviour) are programs, and each says what it asserts. \
+              Some of those for a disk use the entropy device, too. Floods also run on each queue of a network device. The host \
+              floods the receiving queue at the same time.\n\n\
               | row | of | on | clause |\n|---|---|---|---|\n";
     for row in behaviours(Kind::Blk) {
         let of = Kind::ALL
