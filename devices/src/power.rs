@@ -110,7 +110,7 @@ impl BusDevice for PowerControl {
         match (offset, value) {
             (0, Ok(POWER_OFF)) => (self.0)(GuestEvent::PowerOff(Means::PowerControl)),
             (0, Ok(RESET)) => (self.0)(GuestEvent::Reset(Means::PowerControl)),
-            _ => log::debug!("power control: {data:?} at {offset} means nothing"),
+            _ => log::debug!("power control: unknown value {data:?} at {offset}"),
         }
     }
 }
@@ -127,7 +127,7 @@ impl BusDevice for SleepRegisters {
                 (self.0)(GuestEvent::PowerOff(Means::Acpi));
             }
             (2, [ACPI_RESET]) => (self.0)(GuestEvent::Reset(Means::Acpi)),
-            _ => log::debug!("sleep registers: {data:?} at {offset} means nothing"),
+            _ => log::debug!("sleep registers: unknown value {data:?} at {offset}"),
         }
     }
 }

@@ -80,22 +80,22 @@ impl Machine {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// A device is bound to a pool that the machine does not have.
-    #[error("device {0} is bound to a pool that is not there")]
+    #[error("device {0} is bound to a pool that does not exist")]
     NoSuchPool(String),
     /// A guest would find no pool for a device.
-    #[error("device {0} does not name its pool, and that is not the one of all that name none")]
+    #[error("device {0} does not name its pool, but its pool is not the default one")]
     NotDefault(String),
     /// Nothing would tell the guest of the memory.
-    #[error("device {0} has a pool of its own in a BAR, and is not on PCI")]
+    #[error("device {0} has a pool of its own in a BAR, but is not on PCI")]
     NoBar(String),
     /// The devices of one would reach memory of the other's.
     #[error("the pools {0} and {1} overlap")]
     PoolsOverlap(String, String),
     /// A guest could take either.
-    #[error("the pool {0} is the default one, and so is another")]
+    #[error("the pool {0} is the default one, but another is, too")]
     TwoDefaults(String),
     /// A device is on a bus that the machine does not have.
-    #[error("device {0} is on PCI, and the machine has no PCI host bridge")]
+    #[error("device {0} is on PCI, but the machine has no PCI host bridge")]
     NoPciHost(String),
     /// The number is the host bridge's, or none.
     #[error("device {device} has the PCI device number {number}; it must be one of 1 to 31")]
@@ -106,7 +106,7 @@ pub enum DeviceError {
         number: u8,
     },
     /// Two devices have one number.
-    #[error("device {device} has the PCI device number {number}, and so has another")]
+    #[error("device {device} has the PCI device number {number}, which another device has, too")]
     PciDeviceTaken {
         /// The name of the second.
         device: String,

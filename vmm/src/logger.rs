@@ -60,8 +60,7 @@ impl<L: Log> Log for Bounded<L> {
             Ok(left) if left > bytes => self.logger.log(record),
             Ok(0) | Err(_) => {}
             Ok(_) => {
-                let last =
-                    format_args!("this log has an end; what comes after this line is in the report only");
+                let last = format_args!("the log is full; what comes after this line is in the report only");
                 self.logger.log(&Record::builder().level(Level::Warn).target("cvmm").args(last).build());
             }
         }
@@ -112,7 +111,7 @@ mod tests {
         let lines = std::mem::take(&mut *log.logger.0.lock().unwrap());
         let bytes: usize = lines.iter().map(|line| line.len() + AROUND).sum();
         assert!(bytes > BYTES - 1000 && bytes < BYTES + 200, "{bytes}");
-        assert_eq!(lines.iter().filter(|line| line.contains("has an end")).count(), 1);
+        assert_eq!(lines.iter().filter(|line| line.contains("the log is full")).count(), 1);
         // What was asked for comes all the same.
         say(Level::Debug, "a detail");
         assert_eq!(*log.logger.0.lock().unwrap(), ["a detail"]);

@@ -54,11 +54,11 @@ fn a_folder_for_tables_keeps_what_is_in_it() {
         String::from_utf8(output.stderr).unwrap()
     };
     let blk = format!("path={}", disk.display());
-    assert!(run(&["--blk", &blk]).contains("dsdt.aml is in it, and no DSDT table"));
+    assert!(run(&["--blk", &blk]).contains("the folder has dsdt.aml, which is not the DSDT table"));
     assert_eq!(fs::read(&disk).unwrap(), [7; 512]);
     fs::remove_file(&disk).unwrap();
     let error = run(&["--report", report.to_str().unwrap()]);
-    assert!(error.contains("facp.aml is in it, and no FACP table"), "{error}");
+    assert!(error.contains("the folder has facp.aml, which is not the FACP table"), "{error}");
     assert!(fs::read_to_string(&report).unwrap().contains("bad-arguments"));
 }
 

@@ -35,7 +35,7 @@ pub enum Error {
     #[error("this is neither a bzImage nor an ELF kernel (vmlinux) for x86_64")]
     NotAKernel,
     /// An ELF file of another machine.
-    #[error("it is an ELF file whose {field} is {is}; that of a kernel for x86_64 is {needed}")]
+    #[error("it is an ELF file with {field} {is}; a kernel for x86_64 has {needed}")]
     ElfHeader {
         /// As the ELF specification calls it.
         field: &'static str,
@@ -45,15 +45,13 @@ pub enum Error {
         needed: u16,
     },
     /// An ELF file that ends before what its headers name.
-    #[error("the ELF file ends within its headers")]
+    #[error("the ELF file is truncated: it ends within its headers")]
     ElfTruncated,
     /// An ELF file that asks for nothing in memory.
     #[error("the ELF file has no segment to load")]
     ElfEmpty,
     /// A segment with less room than contents.
-    #[error(
-        "its segment for {address:#x} has {file:#x} bytes in the file and room for {memory:#x} in memory"
-    )]
+    #[error("its segment at {address:#x} has {file:#x} bytes in the file, but only {memory:#x} in memory")]
     ElfSegment {
         /// Physical address.
         address: u64,
@@ -63,7 +61,7 @@ pub enum Error {
         memory: u64,
     },
     /// The entry leads nowhere.
-    #[error("it starts at {entry:#x}, which is not in what it loads, {extent}")]
+    #[error("its entry point {entry:#x} is not in its segments, {extent}")]
     ElfEntry {
         /// e_entry.
         entry: u64,
@@ -72,7 +70,7 @@ pub enum Error {
     },
     /// Too old a bzImage, or a 32-bit one.
     #[error(
-        "it has no 64-bit entry or speaks boot protocol {:#x}; needed are a 64-bit kernel and 0x20f (Linux 5.5)",
+        "a 64-bit kernel with boot protocol 0x20f (Linux 5.5) or later is needed; it has no 64-bit entry or speaks boot protocol {:#x}",
         version
     )]
     TooOld {
@@ -80,7 +78,7 @@ pub enum Error {
         version: u16,
     },
     /// It wants to be where our own structures are, or past the end of the address space.
-    #[error("it is to be loaded at {address:#x}; a kernel is above the first megabyte, and below 4 GiB")]
+    #[error("its load address is {address:#x}; it must be above the first megabyte and below 4 GiB")]
     Place {
         /// The lowest address.
         address: u64,
@@ -94,18 +92,18 @@ pub enum Error {
         expected: u64,
     },
     /// The loader's own error.
-    #[error("it can't be loaded into private memory ({0}); is --mem too small, or the pool in its way?")]
+    #[error("it can't be loaded into private memory ({0}); is --mem too small, or is the pool in its way?")]
     Kernel(#[source] linux_loader::loader::Error),
     /// It needs room that is not there.
     #[error(
-        "it needs the memory at {extent} to unpack itself, which is not all private memory; more --mem or another pool base would help"
+        "it unpacks itself at {extent}, and not all of that is private memory; use more --mem or another pool base"
     )]
     NoRoom {
         /// What it needs.
         extent: Range,
     },
     /// One byte of memory is in two segments, so that a small file can say to copy without end.
-    #[error("its segments overlap: together they have {sum:#x} bytes, at {extent}")]
+    #[error("its segments overlap: they have {sum:#x} bytes in all, and lie in {extent}")]
     ElfOverlap {
         /// Bytes of all segments.
         sum: u64,
@@ -113,7 +111,7 @@ pub enum Error {
         extent: Range,
     },
     /// Notes are read one by one, a dozen bytes or more each.
-    #[error("its notes (PT_NOTE) have {len:#x} bytes, of which {max:#x} are the most")]
+    #[error("its notes (PT_NOTE) have {len:#x} bytes; at most {max:#x} are allowed")]
     ElfNotes {
         /// Their bytes.
         len: u64,
@@ -128,14 +126,14 @@ pub enum Error {
     InitrdEmpty,
     /// No private memory is large enough for it.
     #[error(
-        "it is {len} bytes, and no piece of private memory that the kernel can reach is that large; more --mem would help"
+        "it has {len} bytes, and no piece of private memory that the kernel can reach is so large; use more --mem"
     )]
     InitrdTooLarge {
         /// Its size.
         len: u64,
     },
     /// The command line is too long for this kernel.
-    #[error("it is {len} bytes; this kernel takes {max}")]
+    #[error("it has {len} bytes; this kernel takes {max}")]
     CmdlineTooLong {
         /// Its length.
         len: usize,
@@ -143,7 +141,7 @@ pub enum Error {
         max: u64,
     },
     /// The device tree is too large.
-    #[error("{len} bytes; there is room for {max}")]
+    #[error("it needs {len} bytes; there is room for {max}")]
     DeviceTreeTooLarge {
         /// Bytes with the reservations around it.
         len: u64,
@@ -151,7 +149,7 @@ pub enum Error {
         max: u64,
     },
     /// The ACPI tables are not where they can be.
-    #[error("the ACPI tables do not fit {window}")]
+    #[error("the ACPI tables do not fit into {window}")]
     AcpiTables {
         /// Where they have to be.
         window: Range,

@@ -183,7 +183,7 @@ fn all(done: u64, wanted: u64) -> io::Result<u64> {
     if done == wanted {
         return Ok(done);
     }
-    let what = format!("{done} bytes of {wanted} moved: was it truncated?");
+    let what = format!("only {done} of {wanted} bytes moved: was the file truncated?");
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
 }
 

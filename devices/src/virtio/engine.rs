@@ -118,7 +118,7 @@ impl Handle {
     pub(super) fn refuse(&self, refusal: Refusal) {
         // A hostile driver can do this for ever; the record counts on, the log does not.
         if self.gate.audit().refuse(refusal) {
-            log::warn!("{}: refused, and stopped until the driver resets it: {refusal}", self.name);
+            log::warn!("{}: stopped until the driver resets it, after a refusal: {refusal}", self.name);
         }
         self.set_needs_reset(true);
         self.interrupt.config_change();
@@ -165,7 +165,10 @@ impl Handle {
     fn tell(&self, device: &mut dyn DeviceType) {
         for news in device.host_errors().map(HostErrors::news).unwrap_or_default() {
             let HostError { operation, error, place, .. } = news;
-            log::error!("{}: {operation}, {place}: {error}; more of this is only counted", self.name);
+            log::error!(
+                "{}: {operation}, {place}: {error}; later errors of this kind are only counted",
+                self.name
+            );
         }
     }
 

@@ -51,10 +51,15 @@ fn refuse_others(dir: &Path, tables: &[AcpiTable]) -> std::result::Result<(), St
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match tables.iter().find(|table| file_name(table) == name) {
             None => {
-                return Err(format!("{name} is in it, and no table of this machine: use an empty folder"));
+                return Err(format!(
+                    "the folder has {name}, which is not a table of this machine; use an empty folder"
+                ));
             }
             Some(table) if !is_table(&path, table) => {
-                return Err(format!("{name} is in it, and no {} table: use an empty folder", table.name));
+                return Err(format!(
+                    "the folder has {name}, which is not the {} table; use an empty folder",
+                    table.name
+                ));
             }
             Some(_) => {}
         }

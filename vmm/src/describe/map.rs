@@ -98,7 +98,7 @@ fn in_memory(machine: &Machine, tables: Option<Range>, ram: &Range) -> Vec<Block
         Block::new(pool.range, Class::Pool(PoolId(index)), &pool.name, detail)
     });
     let tables = tables
-        .map(|range| Block::new(range, Class::Private, "ACPI tables", "in private memory, kept".into()));
+        .map(|range| Block::new(range, Class::Private, "ACPI tables", "in private memory, reserved".into()));
     pools.chain(tables).filter(|block| ram.contains(&block.range)).collect()
 }
 

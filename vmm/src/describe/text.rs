@@ -40,7 +40,7 @@ fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String)
     [
         ("memory", map::size(config.mem)),
         ("CPUs", machine.cpus.len().to_string()),
-        ("told by", firmware.into()),
+        ("described by", firmware.into()),
         ("text", spec(&config.spec)),
         ("command line", machine.bootargs.clone()),
     ]

@@ -74,12 +74,12 @@ fn missing(format: &str, tool: &str, package: &str, error: &io::Error) -> Error 
     let binary = if format == "dts" { "dtb" } else { "acpi" };
     Error::Tool(format!(
         "--format {format}: {tool} can't be run: {error}; Debian's package {package} has it, and --format {binary} \
-         does without"
+         does not need it"
     ))
 }
 
 fn failed(tool: &str, output: &Output) -> Error {
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
-    Error::Vmm(format!("{tool} does not take our output ({}): {said}", output.status))
+    Error::Vmm(format!("{tool} rejects cvmm's output ({}): {said}", output.status))
 }

@@ -79,8 +79,8 @@ pub fn describe(config: &MachineConfig) -> Result<Machine> {
 fn no_memory(device: &DeviceConfig, size: u64) -> Error {
     let size = size >> 20;
     let reason = format!(
-        "with --spec rfc a PCI device has memory of its own, as large as its pool; {size}M more do not fit the 256M where \
-         BARs are: take a smaller pool"
+        "with --spec rfc a PCI device has memory of its own, as large as its pool; {size}M more do not fit into the 256M \
+         for BARs; use a smaller pool"
     );
     Error::argument(&device.option, reason)
 }

@@ -38,7 +38,7 @@ impl DeviceMemory {
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = *mapped {
             if let Err(error) = self.set(old.base(), 0) {
-                log::warn!("{}: its memory stays at {old}: {error}", self.name);
+                log::warn!("{}: its memory can't move, and stays at {old}: {error}", self.name);
                 return false;
             }
             *mapped = None;
@@ -51,7 +51,7 @@ impl DeviceMemory {
                 true
             }
             Err(error) => {
-                log::debug!("{}: no memory at {new}: {error}", self.name);
+                log::debug!("{}: its memory can't be at {new}: {error}", self.name);
                 false
             }
         }

@@ -23,7 +23,7 @@ pub(super) fn deny() -> Result<Option<String>, RulesetError> {
         }
         LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => {
             log::warn!(
-                "this kernel has no Landlock: system call filters alone keep cvmm from the host's files"
+                "this kernel has no Landlock: only the system call filters keep cvmm from the host's files"
             );
             Ok(None)
         }

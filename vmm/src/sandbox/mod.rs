@@ -50,7 +50,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// No confinement, for debugging.
     pub fn off() -> Self {
-        log::warn!("--no-sandbox: a guest that takes over cvmm can do whatever its user can");
+        log::warn!("--no-sandbox: a guest that takes over cvmm can do all that cvmm's user can");
         Self { seccomp: false, landlock: None }
     }
 
@@ -97,7 +97,7 @@ impl Sandbox {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Error {
-    Error::Host(format!("cvmm can't confine itself: {error}; --no-sandbox does without"))
+    Error::Host(format!("cvmm can't confine itself: {error}; --no-sandbox runs without confinement"))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ impl fmt::Display for Violation {
             None => f.write_str("a thread")?,
         }
         let call = self.call;
-        write!(f, " tried system call {call}, which it has no use for; was cvmm taken over by its guest?")
+        write!(f, " tried system call {call}, which it never needs; has the guest taken over cvmm?")
     }
 }
 

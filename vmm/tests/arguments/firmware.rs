@@ -64,9 +64,15 @@ fn folders_for_tables() {
     for (path, reason) in [
         (file.clone(), "the folder can't be made: File exists"),
         (format!("{file}/folder"), "the folder can't be made: Not a directory"),
-        (folder("other", &[("dsdt.aml", b"something else")]), "dsdt.aml is in it, and no DSDT table"),
-        (folder("empty", &[("xsdt.aml", b"")]), "xsdt.aml is in it, and no XSDT table"),
-        (folder("left", &[("ssdt.aml", b"SSDT")]), "ssdt.aml is in it, and no table of this machine"),
+        (
+            folder("other", &[("dsdt.aml", b"something else")]),
+            "the folder has dsdt.aml, which is not the DSDT table",
+        ),
+        (folder("empty", &[("xsdt.aml", b"")]), "the folder has xsdt.aml, which is not the XSDT table"),
+        (
+            folder("left", &[("ssdt.aml", b"SSDT")]),
+            "the folder has ssdt.aml, which is not a table of this machine",
+        ),
     ] {
         let options = ["--firmware", "acpi", "--dump-acpi", &path];
         bench.refuse(&options, &format!("--dump-acpi {path}"), reason);
@@ -75,5 +81,9 @@ fn folders_for_tables() {
     let path = folder("folders", &[]);
     fs::create_dir(format!("{path}/facp.aml")).unwrap();
     let options = ["--firmware", "acpi", "--dump-acpi", &path];
-    bench.refuse(&options, &format!("--dump-acpi {path}"), "facp.aml is in it, and no FACP table");
+    bench.refuse(
+        &options,
+        &format!("--dump-acpi {path}"),
+        "the folder has facp.aml, which is not the FACP table",
+    );
 }

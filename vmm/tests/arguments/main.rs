@@ -37,7 +37,7 @@ fn kernels() {
         (bench.write("header-cut", &good[..0x220]), "neither a bzImage nor an ELF kernel"),
         (bench.write("old", &old), "speaks boot protocol 0x20c"),
         (bench.write("not-64-bit", &not_64_bit), "it has no 64-bit entry"),
-        (bench.write("elf", b"\x7fELF and nothing more"), "the ELF file ends within its headers"),
+        (bench.write("elf", b"\x7fELF and nothing more"), "it ends within its headers"),
     ] {
         bench.refuse(&["--kernel", &path], &format!("--kernel {path}"), reason);
     }
@@ -142,7 +142,9 @@ fn pools() {
         "not all in one piece",
     );
     // Where the kernel is loaded and unpacks itself, told in terms of the kernel.
-    for (base, reason) in [("16M", "or the pool in its way?"), ("22M", "another pool base would help")] {
+    for (base, reason) in
+        [("16M", "or is the pool in its way?"), ("22M", "use more --mem or another pool base")]
+    {
         let pool = format!("size=2M,base={base}");
         bench.refuse(&["--pool", &pool], &format!("--kernel {KERNEL}"), reason);
     }

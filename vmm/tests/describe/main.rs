@@ -174,7 +174,7 @@ fn tables_are_files() {
     place.refuse(
         "--pool 64M --format acpi --output new/tables",
         2,
-        "--output new/tables: mcfg.aml is in it, and no table of this machine",
+        "--output new/tables: the folder has mcfg.aml, which is not a table of this machine",
     );
     place.refuse("--pool 64M --format acpi", 2, "--format acpi: each table is a file of its own");
     fs::write(place.path("file"), "").unwrap();

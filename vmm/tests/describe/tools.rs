@@ -90,6 +90,6 @@ fn a_tool_that_fails_is_told() {
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = place.command(&format!("--pool 64M --format {format}"));
         let output = place.output(command.env("PATH", place.here.path()));
-        assert_error(&output, 1, &format!("{tool} does not take our output (exit status: 1): what is this"));
+        assert_error(&output, 1, &format!("{tool} rejects cvmm's output (exit status: 1): what is this"));
     }
 }
