@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! vCPU state: what CPUID says, and the boot processor's registers at the kernel's 64-bit entry.
+//! vCPU state: CPUID, MSRs, and the boot processor's registers at the kernel's 64-bit entry.
 
-use kvm_bindings::{
-    CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, Msrs, kvm_cpuid_entry2, kvm_fpu, kvm_msr_entry, kvm_regs,
-    kvm_segment,
-};
+use kvm_bindings::{CpuId, Msrs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
 
 use super::boot::{Entry, ZERO_PAGE};
+use super::cpuid::cpuid;
 use super::page_tables;
 
 const CR0_PE: u64 = 1;
@@ -28,15 +26,6 @@ const MSR_MTRR_DEF_TYPE: u32 = 0x2ff;
 /// MTRRs on, default type write-back, as firmware leaves them.
 const MTRR_ENABLE_WRITE_BACK: u64 = 1 << 11 | 6;
 
-/// Extended topology (Intel SDM 2A, CPUID leaf 0xb).
-const EXTENDED_TOPOLOGY: u32 = 0xb;
-/// All leaves that list levels of topology.
-const TOPOLOGY_LEAVES: [u32; 3] = [EXTENDED_TOPOLOGY, 0x1f, 0x8000_0026];
-
-const LEAF1_ECX_TSC_DEADLINE: u32 = 1 << 24;
-const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
-const LEAF1_EDX_HTT: u32 = 1 << 28;
-
 /// Local APIC identifiers of `count` CPUs, the boot processor's first.
 pub fn apic_ids(count: u8) -> Vec<u32> {
     (0..u32::from(count)).collect()
@@ -51,7 +40,7 @@ pub fn configure(
     count: u8,
     entry: Entry,
 ) -> Result<(), kvm_ioctls::Error> {
-    vcpu.set_cpuid2(&cpuid(supported, apic_id, count))?;
+    vcpu.set_cpuid2(&cpuid(supported, apic_id, count)?)?;
     let msrs = [(MSR_MISC_ENABLE, MISC_ENABLE_FAST_STRING), (MSR_MTRR_DEF_TYPE, MTRR_ENABLE_WRITE_BACK)]
         .map(|(index, data)| kvm_msr_entry { index, data, ..Default::default() });
     // KVM sets as many as it knows; these two are conveniences.
@@ -105,65 +94,9 @@ fn segment(index: usize, selector: u16) -> kvm_segment {
     }
 }
 
-/// What KVM supports, with one package of `count` single-threaded cores, of which this is `apic_id`.
-fn cpuid(supported: &CpuId, apic_id: u8, count: u8) -> CpuId {
-    let (id, cores) = (u32::from(apic_id), u32::from(count));
-    // Bits of an APIC ID that number the cores of the package.
-    let core_bits = cores.next_power_of_two().ilog2();
-    // The host's topology is not the guest's. KVM tells one level of it or none: ours has threads of a core, cores of
-    // the package, and the end.
-    let levels = [(0, 1, 1 << 8), (core_bits, cores, 2 << 8 | 1), (0, 0, 2)];
-    let topology = (0..).zip(levels).map(|(index, (eax, ebx, ecx))| kvm_cpuid_entry2 {
-        function: EXTENDED_TOPOLOGY,
-        index,
-        flags: KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-        eax,
-        ebx,
-        ecx,
-        edx: id,
-        ..Default::default()
-    });
-    let others = supported.as_slice().iter().filter(|entry| !TOPOLOGY_LEAVES.contains(&entry.function));
-    let entries: Vec<_> = others.copied().chain(topology).collect();
-    let mut cpuid = CpuId::from_entries(&entries).unwrap_or_else(|_| supported.clone());
-    for entry in cpuid.as_mut_slice() {
-        match (entry.function, entry.index) {
-            (1, _) => {
-                entry.ebx = entry.ebx & 0xffff | cores << 16 | id << 24;
-                // KVM leaves the timer bit out of what it reports, though it has the timer.
-                entry.ecx |= LEAF1_ECX_TSC_DEADLINE | LEAF1_ECX_HYPERVISOR;
-                entry.edx = if cores > 1 { entry.edx | LEAF1_EDX_HTT } else { entry.edx & !LEAF1_EDX_HTT };
-            }
-            // Deterministic cache parameters: cores of the package, less one; no cache is shared.
-            (4, _) => entry.eax = entry.eax & 0x3fff | (cores - 1).min(0x3f) << 26,
-            // AMD: cores of the package less one, and the bits that number them.
-            (0x8000_0008, _) => entry.ecx = core_bits << 12 | (cores - 1),
-            (0x8000_001e, _) => (entry.eax, entry.ebx, entry.ecx) = (id, id, 0),
-            _ => {}
-        }
-    }
-    cpuid
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(function: u32, index: u32) -> kvm_cpuid_entry2 {
-        kvm_cpuid_entry2 { function, index, eax: 7, ebx: 7, ecx: 7, edx: 7, ..Default::default() }
-    }
-
-    /// A host that tells one level of its own topology: the guest has its own, to the end.
-    #[test]
-    fn the_guest_has_one_package() {
-        let host = [entry(0, 0), entry(1, 0), entry(0xb, 0), entry(0x1f, 0), entry(0x8000_0026, 0)];
-        let cpuid = cpuid(&CpuId::from_entries(&host).unwrap(), 2, 3);
-        let leaves: Vec<_> =
-            cpuid.as_slice().iter().map(|e| (e.function, e.index, e.eax, e.ebx, e.ecx, e.edx)).collect();
-        assert_eq!(leaves[0], (0, 0, 7, 7, 7, 7));
-        assert_eq!((leaves[1].3 >> 24, leaves[1].3 >> 16 & 0xff, leaves[1].5 >> 28 & 1), (2, 3, 1));
-        assert_eq!(leaves[2..], [(0xb, 0, 0, 1, 0x100, 2), (0xb, 1, 2, 3, 0x201, 2), (0xb, 2, 0, 0, 2, 2)]);
-    }
 
     /// GDT entries decoded: a 64-bit code segment and a flat data segment.
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod boot;
 pub mod cpu;
+mod cpuid;
 pub mod ioapic;
 pub mod irq;
 mod kernel;
