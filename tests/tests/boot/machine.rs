@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Memory, CPUs, entropy.
 
-use cvmm_tests::host::Host;
+use cvmm_tests::host::{Host, Kind};
 use cvmm_tests::pattern;
 
 use crate::disk::Images;
@@ -28,6 +28,23 @@ fn two_cpus_come_up() {
     ended.passed(names::cpus().into_iter().chain(names::pool()));
     assert_eq!(ended.seen("cpus-online"), "2");
     ended.report.assert_honest(&[("rng0", 1)]);
+}
+
+/// One package, with a core for each CPU; more than the host has, and not a power of two.
+#[test]
+fn cpus_are_the_cores_of_one_package() {
+    let host = Host::shared();
+    for cpus in [1, 3, 8] {
+        let online = format!("cvmm.cpus={cpus}");
+        let ended = Guest::new(&host, "cpus").cpus(cpus).word(online).option("--rng").run(0, "powered-off");
+        ended.passed(names::cpus());
+        let caches = ended.seen("cpus-caches");
+        match host.kind() {
+            // The host's KVM (Linux 6.1) does not report the first level, and then Linux shows no cache.
+            Kind::Emulated => assert_eq!(caches, "the kernel shows none"),
+            Kind::Kvm => assert!(caches.starts_with("L1 of a core"), "{caches}"),
+        }
+    }
 }
 
 /// Memory on both sides of the hole below 4 GiB, the pool below.

@@ -20,7 +20,7 @@ pub fn acpi() -> Vec<String> {
 }
 
 pub fn cpus() -> Vec<String> {
-    names("cpus", &["online", "run"])
+    names("cpus", &["online", "run", "topology", "caches"])
 }
 
 pub fn mem() -> Vec<String> {
