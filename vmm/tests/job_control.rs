@@ -99,9 +99,11 @@ impl Session {
 /// Whether the process has a vCPU whose guest runs: a thread that has used some time.
 fn has_vcpu(process: i32) -> bool {
     let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else { return false };
-    let is_vcpu =
-        |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.starts_with("vcpu"));
-    tasks.flatten().any(|task| is_vcpu(&task.path()) && common::ran(&task.path()))
+    tasks.flatten().any(|task| is_thread(&task.path(), "vcpu0") && common::ran(&task.path()))
+}
+
+fn is_thread(task: &Path, name: &str) -> bool {
+    fs::read_to_string(task.join("comm")).is_ok_and(|text| text.trim() == name)
 }
 
 fn state(process: Pid) -> char {
@@ -237,12 +239,19 @@ impl Session {
 #[test]
 fn a_crash_restores_the_terminal() {
     use std::os::unix::process::ExitStatusExt;
-    for fault in
-        [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGTRAP]
-    {
+    let faults =
+        [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGTRAP];
+    let by_main = faults.map(|fault| (fault, None));
+    for (fault, thread) in by_main.into_iter().chain([(Signal::SIGSEGV, Some("vcpu0"))]) {
         if let Some(mut session) = Session::start("ulimit -c 0; exec \"$@\"", LOOP) {
-            wait_until("a raw terminal", || session.is_raw());
-            kill(Pid::from_raw(session.shell.id().cast_signed()), fault).unwrap();
+            wait_until("a guest that runs", || has_vcpu(session.shell.id().cast_signed()));
+            // In whichever thread it is.
+            let process = session.shell.id();
+            let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+            let task = tasks.flatten().find(|task| thread.is_none_or(|name| is_thread(&task.path(), name)));
+            let task: i32 = task.unwrap().file_name().into_string().unwrap().parse().unwrap();
+            // SAFETY: it sends a signal.
+            assert_eq!(unsafe { libc::syscall(libc::SYS_tgkill, process, task, fault as i32) }, 0);
             let status: ExitStatus = wait_for_end(&mut session.shell);
             assert_eq!(status.signal(), Some(fault as i32));
             assert_eq!(session.settings(), session.before, "{fault}");

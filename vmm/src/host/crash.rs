@@ -27,9 +27,8 @@ static SAVED: AtomicPtr<Saved> = AtomicPtr::new(ptr::null_mut());
 pub(super) fn watch() {
     static HANDLERS: Once = Once::new();
     HANDLERS.call_once(|| {
-        // Once: the second time, the fault kills. On the alternative stack: the fault may be at the end of a stack.
-        let flags = SaFlags::SA_RESETHAND | SaFlags::SA_ONSTACK;
-        let action = SigAction::new(SigHandler::Handler(handle), flags, SigSet::empty());
+        // On the alternative stack: the fault may be at the end of a stack.
+        let action = SigAction::new(SigHandler::Handler(handle), SaFlags::SA_ONSTACK, SigSet::empty());
         for fault in FAULTS {
             // SAFETY: the handler makes system calls and reads what is never freed. If it can't be installed, a fault
             // kills at once.
@@ -50,11 +49,23 @@ pub(super) fn keep_terminal() {
 }
 
 extern "C" fn handle(signal: libc::c_int) {
+    // SAFETY: they return numbers.
+    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+    if thread != process {
+        // Once confined, the main thread alone may set the terminal: it gets the signal, and this thread waits for the end.
+        // SAFETY: tgkill takes numbers.
+        while unsafe { libc::syscall(libc::SYS_tgkill, process, process, signal) } == 0 {
+            std::thread::yield_now();
+        }
+    }
     // SAFETY: what was stored is never freed, nor changed.
     if let Some(saved) = unsafe { SAVED.load(Ordering::Acquire).as_ref() } {
         // SAFETY: TCSETS reads one termios.
         unsafe { libc::tcsetattr(saved.terminal, libc::TCSANOW, &saved.settings) };
     }
-    // SAFETY: raise sends the signal to this thread; it is blocked until the handler returns, and then kills.
-    unsafe { libc::raise(signal) };
+    // SAFETY: the default is no handler; the signal is for this thread, blocked until the handler returns, and then kills.
+    unsafe {
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
 }

@@ -50,8 +50,7 @@ pub(super) const FAILING: &[c_long] = &[
 /// All that a thread of this kind may call.
 pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
     let mut calls = common();
-    // A crash restores the terminal.
-    let mut ioctls = vec![libc::TCSETS, libc::TCSETS2];
+    let mut ioctls = Vec::new();
     match kind {
         ThreadKind::Main => {
             calls.extend([
@@ -67,7 +66,7 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                 (libc::SYS_ppoll, When::Always),
             ]);
             // The terminal is taken when it becomes ours, and restored.
-            ioctls.extend([libc::TCGETS, libc::TCGETS2, libc::TIOCGPGRP]);
+            ioctls.extend([libc::TCGETS, libc::TCSETS, libc::TCGETS2, libc::TCSETS2, libc::TIOCGPGRP]);
             #[cfg(target_arch = "x86_64")]
             calls.push((libc::SYS_getpgrp, When::Always));
             calls.push((libc::SYS_getpgid, When::Always));
@@ -162,13 +161,16 @@ fn common() -> Vec<Allowed> {
         (libc::SYS_madvise, one_of(2, &advice)),
         // In debug builds, the standard library makes sure that what it closes is open.
         (libc::SYS_fcntl, one_of(1, &[libc::F_GETFD])),
-        // libc's abort, and the standard library's handler of stack overflows, which lets others be fatal.
-        (libc::SYS_rt_sigaction, one_of(0, &[libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS])),
+        // libc's abort, and handlers of faults, which let the next one be fatal.
+        (libc::SYS_rt_sigaction, one_of(0, &FAULTS)),
         // To threads of this process.
         (libc::SYS_tgkill, When::OneOf { argument: 0, values: vec![u64::from(std::process::id())] }),
     ]);
     calls
 }
+
+const FAULTS: [libc::c_int; 6] =
+    [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
 
 /// Stacks of recent glibc have guard pages of this kind (Linux 6.13, include/uapi/asm-generic/mman-common.h).
 const MADV_GUARD_INSTALL: libc::c_int = 102;
