@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! How a guest ends itself. With a device tree: a power control register for `syscon-poweroff` and `syscon-reboot`, and the
-//! keyboard controller's reset line. With ACPI: its sleep and reset registers. With either: the pvpanic event register.
+//! How a guest ends itself. With a device tree: a power control register for `syscon-poweroff` and `syscon-reboot`. With ACPI:
+//! its sleep and reset registers. With either: what a PC has, the reset control register and the keyboard controller's reset
+//! line; and the pvpanic event register.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::bus::BusDevice;
 
@@ -33,6 +35,8 @@ pub enum Means {
     Acpi,
     /// The keyboard controller.
     Keyboard,
+    /// The reset control register.
+    ResetControl,
 }
 
 impl fmt::Display for Means {
@@ -41,6 +45,7 @@ impl fmt::Display for Means {
             Means::PowerControl => "power control register",
             Means::Acpi => "ACPI",
             Means::Keyboard => "keyboard controller",
+            Means::ResetControl => "reset control register",
         })
     }
 }
@@ -52,8 +57,10 @@ pub enum GuestEvent {
     PowerOff(Means),
     /// Reset.
     Reset(Means),
-    /// The kernel panicked.
+    /// The kernel panicked, as the pvpanic register says.
     Panicked,
+    /// A warm reset. cvmm's command line asks Linux for one after a panic, and for a cold reset otherwise.
+    WarmReset,
 }
 
 /// Called on a vCPU thread with what the guest asked for.
@@ -95,6 +102,49 @@ register! {
     /// Command port (0x64) of a PC's keyboard controller, of which only "pulse the reset line" is there: it is how
     /// Linux resets an x86 machine without ACPI.
     KeyboardReset
+}
+
+/// The reset control register of a PC's chipset, one byte at port 0xcf9 (Intel 500 Series PCH datasheet, RST_CNT): a reset as
+/// RST_CPU becomes 1, a cold one with FULL_RST.
+pub struct ResetControl {
+    value: AtomicU8,
+    handler: Handler,
+}
+
+const RST_CPU: u8 = 1 << 2;
+const FULL_RST: u8 = 1 << 3;
+
+impl ResetControl {
+    /// A register that tells `handler`.
+    pub fn new(handler: Handler) -> Self {
+        Self { value: AtomicU8::new(0), handler }
+    }
+}
+
+impl fmt::Debug for ResetControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResetControl")
+    }
+}
+
+impl BusDevice for ResetControl {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let (0, [byte]) = (offset, data) {
+            *byte = self.value.load(Ordering::Relaxed);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let (0, &[value]) = (offset, data) {
+            let before = self.value.swap(value, Ordering::Relaxed);
+            if value & !before & RST_CPU != 0 {
+                let cold = value & FULL_RST != 0;
+                let event = if cold { GuestEvent::Reset(Means::ResetControl) } else { GuestEvent::WarmReset };
+                (self.handler)(event);
+            }
+        }
+    }
 }
 
 /// "Pulse output port bit 0", which is the CPU's reset line.
@@ -231,6 +281,26 @@ mod tests {
                 assert_eq!(data, vec![0; len]);
             }
         }
+        assert_eq!(take(&events), []);
+    }
+
+    /// As Linux writes it (arch/x86/kernel/reboot.c, BOOT_CF9_FORCE): first which reset, then the reset.
+    #[test]
+    fn reset_control_resets_once_and_tells_warm_from_cold() {
+        for (code, event) in [(0x0e, GuestEvent::Reset(Means::ResetControl)), (0x06, GuestEvent::WarmReset)] {
+            let (control, events) = register(ResetControl::new);
+            let mut now = [0xaa];
+            control.read(0, &mut now);
+            let cf9 = now[0] & !code;
+            control.write(0, &[cf9 | 2]);
+            assert_eq!(take(&events), []);
+            control.write(0, &[cf9 | code]);
+            control.write(0, &[cf9 | code]);
+            assert_eq!(take(&events), [event]);
+        }
+        let (control, events) = register(ResetControl::new);
+        control.write(0, &[0x0e, 0x0e]);
+        control.write(1, &[0x0e]);
         assert_eq!(take(&events), []);
     }
 

@@ -40,10 +40,10 @@ struct Run {
 impl Run {
     /// Starts `code` with a terminal. None, and a word about it, where there is no KVM.
     fn start(code: &[u8]) -> Option<Self> {
-        Self::with_cpus(1, code)
+        Self::with(&[], code)
     }
 
-    fn with_cpus(cpus: u8, code: &[u8]) -> Option<Self> {
+    fn with(options: &[&str], code: &[u8]) -> Option<Self> {
         if !kvm() {
             return None;
         }
@@ -54,7 +54,8 @@ impl Run {
         let before = tcgetattr(&pty.slave).unwrap();
         let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
         let child = cvmm("run")
-            .args(["--cpus", &cpus.to_string(), "--kernel"])
+            .args(options)
+            .arg("--kernel")
             .arg(&kernel)
             .arg("--report")
             .arg(&report)
@@ -107,6 +108,19 @@ fn reset_is_5() {
 fn the_keyboard_controllers_reset_is_5() {
     // mov al, 0xfe; out 0x64, al
     guest_ends(&[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe], 5, "reset");
+}
+
+/// mov dx, 0xcf9; mov al, 2; out dx, al; mov al, code; out dx, al; with a PCI bus, whose ports are around it, and without.
+#[test]
+fn a_reset_by_the_reset_control_register_is_5_and_a_warm_one_is_a_panic() {
+    for options in [&[][..], &["--rng", "transport=pci"]] {
+        for (code, exit, kind) in [(0x0e, 5, "reset"), (0x06, 4, "guest-crashed")] {
+            let program = [0x66, 0xba, 0xf9, 0x0c, 0xb0, 2, 0xee, 0xb0, code, 0xee, 0xeb, 0xfe];
+            if let Some(run) = Run::with(options, &program) {
+                run.ends(exit, kind);
+            }
+        }
+    }
 }
 
 #[test]
@@ -239,7 +253,7 @@ fn two_vcpus_that_wait_for_a_full_console_do_not_hold_up_the_end() {
     code.extend(SECOND);
     let mut writers = std::collections::BTreeSet::new();
     for _ in 0..30 {
-        let Some(run) = Run::with_cpus(2, &code) else { return };
+        let Some(run) = Run::with(&["--cpus", "2"], &code) else { return };
         run.wait_until_raw();
         run.read_until(b"xy");
         run.wait_until_full();

@@ -70,6 +70,9 @@ const PCI_MEMORY: Range = Range::fixed(0xc000_0000, 0x1000_0000);
 /// Devices on the bus beside the host bridge.
 pub const MAX_VIRTIO_PCI: usize = 31;
 
+/// The reset control register, in the middle of the ports of PCI's configuration space.
+pub const RESET_CONTROL_PORT: u16 = 0xcf9;
+
 /// Command port of the keyboard controller, through which Linux resets the machine.
 pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
 

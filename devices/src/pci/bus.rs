@@ -131,18 +131,32 @@ impl BusDevice for Ecam {
 pub struct ConfigPorts {
     bus: Arc<PciBus>,
     address: Mutex<u32>,
+    /// The reset control register, if the machine has one: a byte of the address port.
+    reset: Option<Arc<dyn BusDevice>>,
 }
 
 /// Bit 31 of the address: the data ports are configuration space.
 const ENABLE: u32 = 1 << 31;
 /// Bits of the address that exist.
 const DEFINED: u32 = ENABLE | 0xff_fffc;
+const RESET: u64 = 1;
 const DATA: u64 = 4;
 
 impl ConfigPorts {
     /// The ports of `bus`.
     pub fn new(bus: Arc<PciBus>) -> Self {
-        Self { bus, address: Mutex::new(0) }
+        Self { bus, address: Mutex::new(0), reset: None }
+    }
+
+    /// With `reset` at the second byte of the address port: the address is all four bytes, and other accesses go to what else
+    /// is there (PCI 3.0, 3.2.2.3.2).
+    #[must_use]
+    pub fn with_reset(self, reset: Arc<dyn BusDevice>) -> Self {
+        Self { reset: Some(reset), ..self }
+    }
+
+    fn reset(&self, offset: u64, len: usize) -> Option<&dyn BusDevice> {
+        self.reset.as_deref().filter(|_| (offset, len) == (RESET, 1))
     }
 
     fn selected(&self, offset: u64) -> Option<ConfigAddress> {
@@ -157,6 +171,8 @@ impl BusDevice for ConfigPorts {
         data.fill(0xff);
         if let (0, Ok(data)) = (offset, <&mut [u8; 4]>::try_from(&mut *data)) {
             *data = self.address.lock().unwrap_or_else(PoisonError::into_inner).to_le_bytes();
+        } else if let Some(reset) = self.reset(offset, data.len()) {
+            reset.read(0, data);
         } else if let Some(address) = self.selected(offset) {
             self.bus.read_config(&address, data);
         }
@@ -165,6 +181,8 @@ impl BusDevice for ConfigPorts {
     fn write(&self, offset: u64, data: &[u8]) {
         if let (0, Ok(data)) = (offset, <[u8; 4]>::try_from(data)) {
             *self.address.lock().unwrap_or_else(PoisonError::into_inner) = u32::from_le_bytes(data) & DEFINED;
+        } else if let Some(reset) = self.reset(offset, data.len()) {
+            reset.write(0, data);
         } else if let Some(address) = self.selected(offset) {
             self.bus.write_config(&address, data);
         }

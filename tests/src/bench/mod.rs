@@ -23,7 +23,7 @@ use crate::packages;
 use probe::Until;
 use summary::{Measured, Place, Report};
 use turns::Vmms;
-use vmm::{Guest, Vmm};
+use vmm::{Guest, Log, Vmm};
 
 /// The guest's init program writes it first of all.
 const INIT_LINE: &str = "guest-init: started";
@@ -40,11 +40,13 @@ pub fn bench(chosen: Option<Kind>, rounds: u32, json: Option<&Path>) -> Result<i
     // The first instruction needs no KVM that can run Linux, and without emulation the times are those of real use.
     let here = if kind == Kind::Kvm { None } else { Host::kvm().ok() };
     let entry_host = here.as_ref().unwrap_or(&init_host);
+    let init = Until::Line(INIT_LINE.to_owned());
     let report = Report {
         rounds,
         versions,
-        at_entry: measure(entry_host, &installed, &Until::Entry, rounds)?,
-        at_init: measure(&init_host, &installed, &Until::Line(INIT_LINE.to_owned()), rounds)?,
+        at_entry: measure(entry_host, &installed, &Until::Entry, Log::Quiet, rounds)?,
+        at_init: measure(&init_host, &installed, &init, Log::Quiet, rounds)?,
+        with_log: measure(&init_host, &installed, &init, Log::All, rounds)?,
     };
     print!("{}", report.table());
     write_json(json, &report.json())?;
@@ -84,15 +86,22 @@ fn start(kind: Kind, cpus: u32, installed: &[(Vmm, PathBuf)], disk_size: u64) ->
     }
 }
 
-fn measure(host: &Host, installed: &[(Vmm, PathBuf)], until: &Until, rounds: u32) -> Result<Measured> {
+fn measure(
+    host: &Host,
+    installed: &[(Vmm, PathBuf)],
+    until: &Until,
+    log: Log,
+    rounds: u32,
+) -> Result<Measured> {
     let folder = host.folder()?;
     let disk = folder.file("disk");
     host.resize(&disk, DISK_SIZE)?;
     let tools = host.tools()?;
     let guest = Guest { kernel: tools.kernel.clone(), initrd: tools.initrd.clone(), disk };
     let vmms = Vmms::bring(host, installed)?;
-    let results = vmms
-        .by_turns(&vmm::ALL, rounds, until.what(), &until.word(), LIMIT, |vmm: Vmm| vmm.arguments(&guest))?;
+    let results = vmms.by_turns(&vmm::ALL, rounds, until.what(), &until.word(), LIMIT, |vmm: Vmm| {
+        vmm.arguments(&guest, log)
+    })?;
     Ok(Measured { place: Place::of(host)?, results })
 }
 

@@ -62,6 +62,8 @@ pub struct Sample {
     pub time: Duration,
     /// The process's resident memory at that time.
     pub resident: Resident,
+    /// Bytes on the console before that.
+    pub console: usize,
 }
 
 /// Measures what the arguments after [`WORD`] say, and prints the sample as JSON.
@@ -101,25 +103,26 @@ fn measure(until: &Until, program: &str, arguments: &[String]) -> Result<Sample>
     // Closes our copy of the pipe's other end.
     drop(command);
     let result = match until {
-        Until::Entry => tracer::wait_for_entry(&child),
+        Until::Entry => tracer::wait_for_entry(&child).map(|()| 0),
         Until::Line(text) => wait_for_line(&mut child, text),
     };
-    let sample = result.and_then(|()| {
+    let sample = result.and_then(|console| {
         let time = now()?.saturating_sub(read_start(started)?);
-        Ok(Sample { time, resident: Resident::of(child.id())? })
+        Ok(Sample { time, resident: Resident::of(child.id())?, console })
     });
     // It may have ended by itself.
     let _ = child.kill();
     sample
 }
 
-fn wait_for_line(child: &mut Child, text: &str) -> Result<()> {
+/// Returns how many bytes came before the line.
+fn wait_for_line(child: &mut Child, text: &str) -> Result<usize> {
     let output = child.stdout.take().context("the console is piped")?;
     let mut seen = String::new();
     for line in BufReader::new(output).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
         if line.contains(text) {
-            return Ok(());
+            return Ok(seen.len());
         }
         seen = seen + "\n  | " + &line;
     }

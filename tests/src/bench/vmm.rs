@@ -11,8 +11,16 @@ use serde::Serialize;
 use super::resident::GUEST_MIB;
 use crate::packages;
 
-/// Without `quiet` the time to init would be the time that the console takes for the kernel's log.
-const WORDS: &str = "reboot=k panic=-1 quiet cvmm.test=none cvmm.end=idle";
+const WORDS: &str = "reboot=k panic=-1 cvmm.test=none cvmm.end=idle";
+
+/// What the kernel writes on the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// Errors.
+    Quiet,
+    /// All of its log. Most of the time to init is then the console's.
+    All,
+}
 
 /// microvm: no legacy devices but the serial port.
 pub const QEMU_MACHINE: &str = "-M microvm,pit=off,pic=off,rtc=off,acpi=on";
@@ -75,7 +83,8 @@ impl Vmm {
     }
 
     /// The arguments that start `guest`.
-    pub fn arguments(self, guest: &Guest) -> Vec<String> {
+    pub fn arguments(self, guest: &Guest, log: Log) -> Vec<String> {
+        let words_of_guest = if log == Log::Quiet { format!("{WORDS} quiet") } else { WORDS.to_owned() };
         let (kernel, initrd) = (guest.kernel.display(), guest.initrd.display());
         let disk = &guest.disk;
         match self {
@@ -84,7 +93,7 @@ impl Vmm {
                 &format!("run --kernel {kernel} --initrd {initrd} --mem {GUEST_MIB}M --cpus 1 --pool 32M"),
                 &format!("--blk path={disk} --rng --console stdio --cmdline"),
             ])
-            .chain([WORDS.to_owned()])
+            .chain([words_of_guest])
             .collect(),
             Self::QemuMicrovm => words(&[
                 QEMU_MACHINE,
@@ -96,13 +105,13 @@ impl Vmm {
                     "-m {GUEST_MIB}M -device virtio-rng-device -kernel {kernel} -initrd {initrd} -append"
                 ),
             ])
-            .chain([format!("console=ttyS0 {WORDS}")])
+            .chain([format!("console=ttyS0 {words_of_guest}")])
             .collect(),
             Self::Kvmtool => words(&[
                 &format!("run --kernel {kernel} --initrd {initrd} --mem {GUEST_MIB} --cpus 1 --disk {disk}"),
                 "--rng --console serial --network mode=none --params",
             ])
-            .chain([format!("console=ttyS0 {WORDS}")])
+            .chain([format!("console=ttyS0 {words_of_guest}")])
             .collect(),
         }
     }

@@ -20,15 +20,15 @@ use crate::{Error, Result};
 use cvmm_arch::native::layout;
 use serde::Serialize;
 
-/// Kernel command line of every guest: the UART by its address (as `ttyS0`, Linux would first talk to a PC's port that
-/// is not there), the reset that an x86 machine without ACPI has, and a reset after a panic instead of a halt.
-pub fn default_cmdline(firmware: FirmwareKind) -> String {
-    let reboot = match firmware {
-        FirmwareKind::Dt => "reboot=k ",
-        // Linux takes the reset register of the FADT by itself.
-        FirmwareKind::Acpi => "",
-    };
-    format!("console=uart8250,mmio,{:#x},115200 {reboot}panic=-1", layout::UART.base())
+/// Kernel command line of every guest.
+///
+/// The UART by its address: as `ttyS0`, Linux would first talk to a PC's port that is not there. `reboot=p`, by a PC's reset
+/// control register: without ACPI there is no other way but the keyboard controller; and with hardware-reduced ACPI, a kernel
+/// with EFI support would take EFI's reset, which is not there, and then the BIOS's (arch/x86/kernel/reboot.c, `reboot_init`).
+/// After a panic a reset instead of a halt, and a warm one: that tells it from another reset where the kernel has no driver for
+/// pvpanic.
+pub fn default_cmdline() -> String {
+    format!("console=uart8250,mmio,{:#x},115200 reboot=p,panic_warm panic=-1", layout::UART.base())
 }
 
 /// A guest to run.
@@ -140,7 +140,7 @@ impl MachineConfig {
                 format!("the number of CPUs is at least 1, and at most {MAX_CPUS}"),
             )
         })?;
-        let mut cmdline = default_cmdline(firmware);
+        let mut cmdline = default_cmdline();
         if let Some(more) = &args.cmdline {
             if more.contains(['\0', '\n']) {
                 return Err(Error::argument("--cmdline", "it may not contain zero bytes or line breaks"));

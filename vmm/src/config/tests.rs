@@ -130,9 +130,9 @@ fn devices_are_named_in_order() {
 #[test]
 fn the_command_line_is_added_to_the_default() {
     let base = "console=uart8250,mmio,0xd1000000,115200";
-    assert_eq!(machine("--pool 64M --cmdline -x").cmdline, format!("{base} reboot=k panic=-1 -x"));
+    assert_eq!(machine("--pool 64M --cmdline -x").cmdline, format!("{base} reboot=p,panic_warm panic=-1 -x"));
     let acpi = machine("--pool 64M --firmware acpi --cmdline -x");
-    assert_eq!(acpi.cmdline, format!("{base} panic=-1 -x"));
+    assert_eq!(acpi.cmdline, format!("{base} reboot=p,panic_warm panic=-1 -x"));
 }
 
 /// Each message names the option, the value and what would be right.

@@ -11,7 +11,7 @@ use cvmm_arch::native::{self, layout};
 use cvmm_devices::bus::{Bus, BusDevice};
 use cvmm_devices::pci::{ConfigPorts, Ecam, PciBus, Slot};
 use cvmm_devices::pool::{Gate, Pool};
-use cvmm_devices::power::{Handler, KeyboardReset, PowerControl, PvPanic, SleepRegisters};
+use cvmm_devices::power::{Handler, KeyboardReset, PowerControl, PvPanic, ResetControl, SleepRegisters};
 use cvmm_devices::serial::Console;
 use cvmm_devices::virtio::mmio::{MmioInterrupt, MmioTransport, QUEUE_NOTIFY};
 use cvmm_devices::virtio::pci::{PciInterrupt, PciTransport};
@@ -129,7 +129,8 @@ impl Vm {
         insert(&mut mmio, system.power, Arc::new(PowerControl::new(Arc::clone(&on_event))))?;
         insert(&mut mmio, system.sleep.window, Arc::new(SleepRegisters::new(Arc::clone(&on_event))))?;
         insert(&mut mmio, system.pvpanic, Arc::new(PvPanic::new(Arc::clone(&on_event))))?;
-        insert(&mut ports, keyboard, Arc::new(KeyboardReset::new(on_event)))?;
+        insert(&mut ports, keyboard, Arc::new(KeyboardReset::new(Arc::clone(&on_event))))?;
+        let reset: Arc<dyn BusDevice> = Arc::new(ResetControl::new(on_event));
 
         let (mut virtio, mut workers) = (Vec::new(), Vec::new());
         let mut pci = PciBus::default();
@@ -170,8 +171,11 @@ impl Vm {
         if let Some(host) = &machine.pci {
             let pci = Arc::new(pci);
             insert(&mut mmio, host.ecam, Arc::new(Ecam(Arc::clone(&pci))))?;
-            insert(&mut ports, host.config_ports, Arc::new(ConfigPorts::new(Arc::clone(&pci))))?;
+            let config = ConfigPorts::new(Arc::clone(&pci)).with_reset(reset);
+            insert(&mut ports, host.config_ports, Arc::new(config))?;
             mmio.set_movable(pci);
+        } else {
+            insert(&mut ports, Range::fixed(layout::RESET_CONTROL_PORT as u64, 1), reset)?;
         }
         let vm = Self {
             fd: vm,

@@ -48,6 +48,10 @@ impl ExitRequest {
                 }
                 GuestEvent::Reset(means) => Outcome::Reset(format!("the guest asked for a reset ({means})")),
                 GuestEvent::Panicked => Outcome::GuestCrashed("the guest's kernel panicked".into()),
+                GuestEvent::WarmReset => Outcome::GuestCrashed(
+                    "the guest's kernel panicked: it asked for a warm reset, as cvmm's reboot=panic_warm tells it to"
+                        .into(),
+                ),
             });
         })
     }

@@ -148,7 +148,7 @@ fn tables_are_listed_where_the_guest_gets_them() {
     assert_eq!(std::fs::read_dir(place.path("tables")).unwrap().count(), tables.len());
     let names = value["devices"].as_array().unwrap().iter().map(|device| &device["name"]);
     assert!(names.eq(MIXED_NAMES.iter()));
-    assert!(!value["bootargs"].as_str().unwrap().contains("reboot="), "{value}");
+    assert!(value["bootargs"].as_str().unwrap().contains("reboot=p"), "{value}");
     let value = parse(&place, "--pool 2M --rng");
     assert_eq!(value["pci"], Value::Null);
 }
