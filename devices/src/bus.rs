@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cvmm_firmware::Range;
 
@@ -29,20 +30,59 @@ pub struct Overlap(pub Range, pub Range);
 #[derive(Debug, Default)]
 pub struct Bus {
     /// In ascending order, without overlap.
-    devices: Vec<(Range, Arc<dyn BusDevice>)>,
+    devices: Vec<Fixed>,
     /// Asked where none of them answers.
     movable: Option<Arc<dyn Decode>>,
+    /// Accesses there.
+    elsewhere: Counters,
+}
+
+#[derive(Debug)]
+struct Fixed {
+    range: Range,
+    device: Arc<dyn BusDevice>,
+    accesses: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    reads: AtomicU64,
+    writes: AtomicU64,
+}
+
+/// How often the guest has read and written: each access that the guest's KVM hands over is an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accesses {
+    /// Of the device with this range; `None`: of those that move, and where there is none.
+    pub range: Option<Range>,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+impl Counters {
+    fn now(&self, range: Option<Range>) -> Accesses {
+        let [reads, writes] = [&self.reads, &self.writes].map(|counter| counter.load(Ordering::Relaxed));
+        Accesses { range, reads, writes }
+    }
 }
 
 impl Bus {
     /// Puts `device` on the bus.
     pub fn insert(&mut self, range: Range, device: Arc<dyn BusDevice>) -> Result<(), Overlap> {
-        if let Some((other, _)) = self.devices.iter().find(|(other, _)| other.overlaps(&range)) {
-            return Err(Overlap(range, *other));
+        if let Some(other) = self.devices.iter().find(|other| other.range.overlaps(&range)) {
+            return Err(Overlap(range, other.range));
         }
-        self.devices.push((range, device));
-        self.devices.sort_by_key(|(range, _)| *range);
+        self.devices.push(Fixed { range, device, accesses: Counters::default() });
+        self.devices.sort_by_key(|fixed| fixed.range);
         Ok(())
+    }
+
+    /// How often the guest has accessed each device, and what else is there.
+    pub fn accesses(&self) -> impl Iterator<Item = Accesses> {
+        let fixed = self.devices.iter().map(|fixed| fixed.accesses.now(Some(fixed.range)));
+        fixed.chain([self.elsewhere.now(None)])
     }
 
     /// Lets `movable` answer what no device on the bus does.
@@ -52,7 +92,9 @@ impl Bus {
 
     /// The guest reads.
     pub fn read(&self, address: u64, data: &mut [u8]) {
-        match self.find(address, data.len()) {
+        let (counters, found) = self.find(address, data.len());
+        counters.reads.fetch_add(1, Ordering::Relaxed);
+        match found {
             Some((offset, device)) => device.read(offset, data),
             None => data.fill(0xff),
         }
@@ -60,18 +102,20 @@ impl Bus {
 
     /// The guest writes.
     pub fn write(&self, address: u64, data: &[u8]) {
-        if let Some((offset, device)) = self.find(address, data.len()) {
+        let (counters, found) = self.find(address, data.len());
+        counters.writes.fetch_add(1, Ordering::Relaxed);
+        if let Some((offset, device)) = found {
             device.write(offset, data);
         }
     }
 
-    fn find(&self, address: u64, len: usize) -> Option<(u64, &dyn BusDevice)> {
-        let access = Range::new(address, len as u64)?;
-        let next = self.devices.partition_point(|(range, _)| range.base() <= address);
+    fn find(&self, address: u64, len: usize) -> (&Counters, Option<(u64, &dyn BusDevice)>) {
+        let Some(access) = Range::new(address, len as u64) else { return (&self.elsewhere, None) };
+        let next = self.devices.partition_point(|fixed| fixed.range.base() <= address);
         let fixed = next.checked_sub(1).and_then(|index| self.devices.get(index));
-        match fixed.filter(|(range, _)| range.contains(&access)) {
-            Some((range, device)) => Some((address - range.base(), &**device)),
-            None => self.movable.as_ref()?.decode(&access),
+        match fixed.filter(|fixed| fixed.range.contains(&access)) {
+            Some(fixed) => (&fixed.accesses, Some((address - fixed.range.base(), &*fixed.device))),
+            None => (&self.elsewhere, self.movable.as_ref().and_then(|movable| movable.decode(&access))),
         }
     }
 }
@@ -104,6 +148,9 @@ mod tests {
             assert_eq!(data, expected, "{address:#x}");
         }
         bus.read(u64::MAX, &mut [0; 4]);
+        bus.write(0x1008, &[0]);
+        let counts: Vec<_> = bus.accesses().map(|a| (a.range.map(|r| r.base()), a.reads, a.writes)).collect();
+        assert_eq!(counts, [(Some(0x1000), 2, 0), (Some(0x1008), 0, 1), (None, 4, 0)]);
     }
 
     /// Answers all accesses in a range with the same byte.

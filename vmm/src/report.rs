@@ -3,6 +3,7 @@
 
 use cvmm_arch::native::layout;
 use cvmm_devices::HostErrors;
+use cvmm_devices::bus::{Accesses, Bus};
 use cvmm_devices::pool::{Audit, Refusal, Tally};
 use cvmm_devices::virtio::{Kind, Summary};
 use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
@@ -37,6 +38,8 @@ pub struct Report {
     devices: Vec<DeviceReport>,
     /// Refusals of all devices.
     refused: u64,
+    /// Exits of the guest that this process answered: accesses to registers.
+    exits: Vec<ExitReport>,
     /// What was warned of before the guest started: pools that are too small, and what is wrong with the text that `--spec`
     /// names.
     warnings: Vec<String>,
@@ -81,6 +84,17 @@ struct PoolReport {
     extent: Extent,
     /// The guest was told that it is the pool of every device that names none.
     dma_default: bool,
+}
+
+/// Accesses to the registers of one device.
+#[derive(Debug, Serialize)]
+struct ExitReport {
+    bus: &'static str,
+    /// None: PCI functions, whose place the guest chooses, and addresses where nothing is.
+    #[serde(flatten)]
+    extent: Option<Extent>,
+    reads: u64,
+    writes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +184,7 @@ impl Report {
             spec: None,
             devices: Vec::new(),
             refused: 0,
+            exits: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -178,6 +193,19 @@ impl Report {
     pub fn with_told(self, told: Told) -> Self {
         let Told { firmware, spec, warnings } = told;
         Self { firmware: Some(firmware), spec: Some(spec), warnings, ..self }
+    }
+
+    /// Adds the exits that `buses`, each with its name, have answered.
+    pub fn with_exits(self, buses: [(&'static str, &Bus); 2]) -> Self {
+        let exits = buses.into_iter().flat_map(|(bus, devices)| {
+            devices.accesses().map(move |Accesses { range, reads, writes }| ExitReport {
+                bus,
+                extent: range.map(Extent::from),
+                reads,
+                writes,
+            })
+        });
+        Self { exits: exits.filter(|exits| exits.reads + exits.writes > 0).collect(), ..self }
     }
 
     /// The report of a run of `machine` with `devices`, during which `sandbox` held.

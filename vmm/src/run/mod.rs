@@ -163,7 +163,8 @@ impl Guest {
         }
         let outcome = with_violation(outcome, sandbox::violation());
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
-        let report = report.with_told(self.told);
+        let report =
+            report.with_told(self.told).with_exits([("mmio", &self.vm.mmio), ("ports", &self.vm.ports)]);
         (outcome, report)
     }
 }
