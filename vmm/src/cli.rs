@@ -4,6 +4,7 @@
 // Doc comments here are help texts: brackets in them are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -73,7 +74,7 @@ pub struct RunArgs {
 
     /// Where the guest's console goes: stdio, file=PATH or off
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
-    pub console: String,
+    pub console: OsString,
 
     /// Write a report of the run as JSON: memory split, devices, DMA, refusals
     #[arg(long, value_name = "FILE")]
@@ -162,7 +163,7 @@ pub struct MachineArgs {
 
     /// A disk: path=FILE[,ro][,serial=TEXT][,queues=N][,transport=mmio|pci][,pool=NAME]
     #[arg(long, value_name = "BLK")]
-    pub blk: Vec<String>,
+    pub blk: Vec<OsString>,
 
     /// A network device: tap=NAME[,mac=MAC][,queues=N][,transport=mmio|pci][,pool=NAME]
     #[arg(long, value_name = "NET")]

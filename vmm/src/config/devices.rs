@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Virtio devices: `--blk`, `--net`, `--rng`.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use cvmm_arch::native::layout;
@@ -77,7 +78,7 @@ pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<Devi
     for (index, text) in args.blk.iter().enumerate() {
         devices.push(device("blk", index, text, pools, |name, keys| {
             let kind = DeviceKind::Blk {
-                path: needed(keys, "path")?.into(),
+                path: keys.take_path("path").filter(|path| !path.is_empty()).ok_or(missing("path"))?.into(),
                 read_only: keys.take_flag("ro")?,
                 serial: serial(keys)?.unwrap_or_else(|| name.into()),
                 queues: queues(keys)?,
@@ -114,12 +115,13 @@ pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<Devi
 fn device(
     sort: &str,
     index: usize,
-    text: &str,
+    text: impl AsRef<OsStr>,
     pools: &[PoolConfig],
     rest: impl FnOnce(&str, &mut Keys) -> Parsed<(DeviceKind, &'static [&'static str])>,
 ) -> Result<DeviceConfig> {
     let name = format!("{sort}{index}");
-    let option = format!("--{sort} {text}").trim_end().to_owned();
+    let text = text.as_ref();
+    let option = format!("--{sort} {}", text.display()).trim_end().to_owned();
     let parse = || -> Parsed<_> {
         let mut keys = if text.is_empty() && sort == "rng" { Keys::none() } else { Keys::parse(text, None)? };
         let (kind, known) = rest(&name, &mut keys)?;
@@ -138,7 +140,11 @@ fn device(
 }
 
 fn needed(keys: &mut Keys, key: &str) -> Parsed<String> {
-    keys.take(key).filter(|value| !value.is_empty()).ok_or_else(|| format!("{key}=... is missing"))
+    keys.take(key).filter(|value| !value.is_empty()).ok_or(missing(key))
+}
+
+fn missing(key: &str) -> String {
+    format!("{key}=... is missing")
 }
 
 fn serial(keys: &mut Keys) -> Parsed<Option<String>> {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `key=value,flag,key=value`: a comma inside a value is written twice.
+//! `key=value,flag,key=value`: a comma inside a value is written twice. A value may be a path, which is bytes.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The keys of one option that were not taken yet.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<(String, Option<String>)>);
+pub(super) struct Keys(Vec<(String, Option<OsString>)>);
 
 impl Keys {
     /// No keys at all.
@@ -12,13 +15,14 @@ impl Keys {
     }
 
     /// Splits `text`. A first part without `=` is the value of the key `main`, if there is such a key.
-    pub(super) fn parse(text: &str, main: Option<&str>) -> Result<Self, String> {
-        let mut keys = Vec::<(String, Option<String>)>::new();
-        for (index, part) in split(text).into_iter().enumerate() {
-            let (key, value) = match (part.split_once('='), main) {
-                (Some((key, value)), _) => (key.to_owned(), Some(value.to_owned())),
-                (None, Some(main)) if index == 0 => (main.to_owned(), Some(part)),
-                (None, _) => (part, None),
+    pub(super) fn parse(text: impl AsRef<OsStr>, main: Option<&str>) -> Result<Self, String> {
+        let mut keys = Vec::<(String, Option<OsString>)>::new();
+        for (index, part) in split(text.as_ref().as_bytes()).into_iter().enumerate() {
+            let equals = part.iter().position(|byte| *byte == b'=');
+            let (key, value) = match (equals, main) {
+                (Some(at), _) => (lossy(&part[..at]), Some(OsString::from_vec(part[at + 1..].to_vec()))),
+                (None, Some(main)) if index == 0 => (main.to_owned(), Some(OsString::from_vec(part))),
+                (None, _) => (lossy(&part), None),
             };
             if key.is_empty() {
                 return Err("there is an empty key: the form is key=value,key=value".into());
@@ -31,10 +35,15 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    /// Takes the value of `key`. A key without one has the empty value.
-    pub(super) fn take(&mut self, key: &str) -> Option<String> {
+    /// Takes the value of `key`, a path. A key without one has the empty value.
+    pub(super) fn take_path(&mut self, key: &str) -> Option<OsString> {
         let at = self.0.iter().position(|(other, _)| other == key)?;
         Some(self.0.remove(at).1.unwrap_or_default())
+    }
+
+    /// Takes the value of `key`, a text. What is not UTF-8 becomes U+FFFD, which no text of ours may contain.
+    pub(super) fn take(&mut self, key: &str) -> Option<String> {
+        self.take_path(key).map(|value| lossy(value.as_bytes()))
     }
 
     /// Takes a flag: a key without a value.
@@ -42,7 +51,7 @@ impl Keys {
         let Some(at) = self.0.iter().position(|(other, _)| other == key) else { return Ok(false) };
         match self.0.remove(at).1 {
             None => Ok(true),
-            Some(value) => Err(format!("{key} takes no value ('{value}')")),
+            Some(value) => Err(format!("{key} takes no value ('{}')", value.display())),
         }
     }
 
@@ -58,14 +67,18 @@ impl Keys {
     }
 }
 
-fn split(text: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == ',' && chars.next_if_eq(&',').is_none() {
-            parts.push(String::new());
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn split(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut parts = vec![Vec::new()];
+    let mut bytes = text.iter().peekable();
+    while let Some(&byte) = bytes.next() {
+        if byte == b',' && bytes.next_if_eq(&&b',').is_none() {
+            parts.push(Vec::new());
         } else if let Some(part) = parts.last_mut() {
-            part.push(c);
+            part.push(byte);
         }
     }
     parts

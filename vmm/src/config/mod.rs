@@ -8,6 +8,8 @@ mod pool;
 mod size;
 mod spec;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 pub use devices::{DeviceConfig, DeviceKind, MAX_QUEUES, TransportKind};
@@ -181,12 +183,12 @@ fn firmware(text: &str) -> Result<FirmwareKind> {
     }
 }
 
-fn console(text: &str) -> Result<ConsoleConfig> {
-    match text.split_once('=') {
-        None if text == "stdio" => Ok(ConsoleConfig::Stdio),
-        None if text == "off" => Ok(ConsoleConfig::Off),
-        Some(("file", path)) if !path.is_empty() => Ok(ConsoleConfig::File(path.into())),
-        _ => Err(Error::argument(format!("--console {text}"), "it is stdio, file=PATH or off")),
+fn console(text: &OsStr) -> Result<ConsoleConfig> {
+    match (text.as_bytes(), text.as_bytes().strip_prefix(b"file=")) {
+        (b"stdio", _) => Ok(ConsoleConfig::Stdio),
+        (b"off", _) => Ok(ConsoleConfig::Off),
+        (_, Some(path)) if !path.is_empty() => Ok(ConsoleConfig::File(OsStr::from_bytes(path).into())),
+        _ => Err(Error::argument(format!("--console {}", text.display()), "it is stdio, file=PATH or off")),
     }
 }
 

@@ -3,7 +3,10 @@
 //! KVM host can tell (more CPUs than it allows, a busy tap) is with the boot tests.
 
 mod bench;
+#[path = "../common/mod.rs"]
+mod common;
 mod firmware;
+mod paths;
 
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
