@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Block device (virtio 1.3, 5.2).
 
+mod blocks;
 mod request;
 
 use std::fmt::Debug;
@@ -8,9 +9,12 @@ use std::io;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
-    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_ID_BYTES,
 };
 use vm_memory::VolatileSlice;
+
+pub use blocks::Blocks;
 
 use crate::HostErrors;
 use crate::pool::Refusal;
@@ -38,6 +42,7 @@ pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[
     (1 << VIRTIO_BLK_F_RO, "RO"),
     (1 << VIRTIO_BLK_F_BLK_SIZE, "BLK_SIZE"),
     (1 << VIRTIO_BLK_F_FLUSH, "FLUSH"),
+    (1 << VIRTIO_BLK_F_TOPOLOGY, "TOPOLOGY"),
     (1 << VIRTIO_BLK_F_MQ, "MQ"),
     (1 << VIRTIO_BLK_F_DISCARD, "DISCARD"),
     (1 << VIRTIO_BLK_F_WRITE_ZEROES, "WRITE_ZEROES"),
@@ -49,8 +54,12 @@ pub trait Disk: Debug + Send {
     fn size(&self) -> u64;
     /// Whether writes are refused.
     fn read_only(&self) -> bool;
-    /// Whether `discard` and `write_zeroes` work without writing data.
+    /// Whether it frees what is not needed: there are `discard` and `write_zeroes`.
     fn can_punch(&self) -> bool;
+    /// The sizes of its blocks. Requests need not respect them.
+    fn blocks(&self) -> Blocks {
+        Blocks::default()
+    }
     /// Fills `to` from `offset`, and returns how many bytes there were: fewer than wanted if the disk was truncated.
     fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64>;
     /// Writes `from` at `offset`, and returns how many bytes that were: all of them.
@@ -129,6 +138,8 @@ impl DeviceType for Blk {
             | 1 << VIRTIO_BLK_F_BLK_SIZE
             | 1 << VIRTIO_BLK_F_FLUSH;
         let always = if self.num_queues() > 1 { always | 1 << VIRTIO_BLK_F_MQ } else { always };
+        let topology = self.disk.blocks().has_topology();
+        let always = if topology { always | 1 << VIRTIO_BLK_F_TOPOLOGY } else { always };
         match (self.disk.read_only(), self.disk.can_punch()) {
             (true, _) => always | 1 << VIRTIO_BLK_F_RO,
             (false, true) => always | 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES,
@@ -151,19 +162,20 @@ impl DeviceType for Blk {
         let mut config = Vec::with_capacity(60);
         let (zero, one) = (0u32.to_le_bytes(), 1u32.to_le_bytes());
         let most = request::MAX_PUNCH_SECTORS.to_le_bytes();
+        let blocks = self.disk.blocks();
         config.extend((self.disk.size() / SECTOR).to_le_bytes()); // 0: capacity
         config.extend(self.size_max.to_le_bytes()); // 8: size_max
         config.extend(self.seg_max.to_le_bytes()); // 12: seg_max
         config.extend(zero); // 16: geometry
-        config.extend(512u32.to_le_bytes()); // 20: blk_size
-        config.extend([0; 8]); // 24: topology
+        config.extend(blocks.blk_size().to_le_bytes()); // 20: blk_size
+        config.extend(blocks.topology()); // 24: topology
         config.extend([0; 2]); // 32: writeback, unused0
         // 34: num_queues, which is there with VIRTIO_BLK_F_MQ only (virtio 1.3, 5.2.4)
         let num_queues = if self.num_queues() > 1 { self.num_queues() } else { 0 };
         config.extend(num_queues.to_le_bytes());
         config.extend(most); // 36: max_discard_sectors
         config.extend(one); // 40: max_discard_seg
-        config.extend(8u32.to_le_bytes()); // 44: discard_sector_alignment: 4 KiB, a file system's block
+        config.extend(blocks.discard_sectors().to_le_bytes()); // 44: discard_sector_alignment
         config.extend(most); // 48: max_write_zeroes_sectors
         config.extend(one); // 52: max_write_zeroes_seg
         config.extend([1, 0, 0, 0]); // 56: write_zeroes_may_unmap

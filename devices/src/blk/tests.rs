@@ -44,6 +44,7 @@ struct Store {
     size: u64,
     read_only: bool,
     can_punch: bool,
+    blocks: Blocks,
     fail: bool,
     /// Bytes that are there, of those in `size`.
     truncated: Option<usize>,
@@ -64,6 +65,7 @@ impl Shared {
             size: 0,
             read_only: false,
             can_punch: true,
+            blocks: Blocks::default(),
             fail: false,
             truncated: None,
             calls: Vec::new(),
@@ -126,6 +128,9 @@ impl Disk for Shared {
     }
     fn can_punch(&self) -> bool {
         self.with(|store| store.can_punch)
+    }
+    fn blocks(&self) -> Blocks {
+        self.with(|store| store.blocks)
     }
     fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.with(|store| store.reads += 1);
@@ -275,6 +280,43 @@ fn features_follow_the_disk() {
         let disk = Shared::new();
         disk.with(|store| (store.read_only, store.can_punch) = (read_only, can_punch));
         assert_eq!(Blk::new(Box::new(disk), "", 1 << 20, 1).features(), always | more);
+    }
+}
+
+/// 5.2.4 and 5.2.5, point 5: `blk_size` and the topology are the disk's; capacity, and the units of a discard, are sectors
+/// of 512 bytes whatever they are.
+#[test]
+fn the_sizes_of_blocks_are_the_disk_s() {
+    const KIB: u32 = 1 << 10;
+    let file = Blocks::default();
+    let sectors_of_4k = Blocks { logical: 4 * KIB, physical: 4 * KIB, ..file };
+    let emulated_512 = Blocks { physical: 4 * KIB, offset: 3584, transfer: [4 * KIB, 128 * KIB], ..file };
+    let stripes =
+        Blocks { physical: 64 * KIB, transfer: [64 * KIB, 1024 * KIB], discard: 64 * KIB, ..sectors_of_4k };
+    // Larger than a page, which Linux does not take; and no fewer sectors than one, no more than one discard has.
+    let large = Blocks { logical: 64 * KIB, physical: 64 * KIB, discard: u32::MAX / 512 * 512, ..file };
+    let senseless = Blocks { logical: 1, physical: 0, offset: u32::MAX, transfer: [u32::MAX; 2], discard: 0 };
+    for (blocks, blk_size, topology, alignment) in [
+        (file, 512, (0, 0, 0, 0), 8),
+        (sectors_of_4k, 4096, (0, 0, 0, 0), 8),
+        (emulated_512, 512, (3, 7, 8, 256), 8),
+        (stripes, 4096, (4, 0, 16, 256), 128),
+        (large, 4096, (4, 0, 0, 0), 1 << 17),
+        (senseless, 512, (0, 0, 0, u32::MAX / 512), 1),
+    ] {
+        let disk = Shared::new();
+        disk.with(|store| store.blocks = blocks);
+        let blk = Blk::new(Box::new(disk), "", 64 << 20, 1);
+        let config = blk.config_space();
+        let le32 = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
+        let min_io_size = u16::from_le_bytes(config[26..28].try_into().unwrap());
+        assert_eq!(u64::from_le_bytes(config[0..8].try_into().unwrap()), SECTORS, "{blocks:?}");
+        assert_eq!(le32(20), blk_size, "{blocks:?}");
+        assert_eq!((config[24], config[25], min_io_size, le32(28)), topology, "{blocks:?}");
+        assert_eq!(le32(44), alignment, "{blocks:?}");
+        let offered = blk.features() & 1 << 10 != 0;
+        assert_eq!(offered, topology != (0, 0, 0, 0), "VIRTIO_BLK_F_TOPOLOGY of {blocks:?}");
+        assert!(blk.features() & 1 << 6 != 0, "VIRTIO_BLK_F_BLK_SIZE");
     }
 }
 
