@@ -17,9 +17,10 @@ fn a_second_cvmm_gets_neither_disk_nor_tap() {
     let disk = first.file("disk");
     let mut first = first.option(net.clone()).start();
     first.wait_for("Linux version");
+    let locked = format!("it is locked by process {} (cvmm); ", first.process.pid());
     for (option, named, why) in [
-        (format!("--blk=path={disk}"), "--blk path=", "it is locked: another cvmm uses it"),
-        (format!("--blk=path={disk},ro"), "--blk path=", "it is locked: another cvmm uses it"),
+        (format!("--blk=path={disk}"), "--blk path=", locked.as_str()),
+        (format!("--blk=path={disk},ro"), "--blk path=", &locked),
         (net, "--net tap=cvmm-t0: ", "the tap 'cvmm-t0' is busy"),
     ] {
         let (code, error) = refused(Guest::new(&host, "none").option(option));

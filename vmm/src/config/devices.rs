@@ -52,6 +52,8 @@ pub enum DeviceKind {
         path: PathBuf,
         /// The guest may not write.
         read_only: bool,
+        /// Its bytes are the disk's, even if they look like a container format.
+        raw: bool,
         /// Its ID string.
         serial: String,
         /// Number of request queues.
@@ -80,10 +82,11 @@ pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<Devi
             let kind = DeviceKind::Blk {
                 path: keys.take_path("path").filter(|path| !path.is_empty()).ok_or(missing("path"))?.into(),
                 read_only: keys.take_flag("ro")?,
+                raw: raw(keys)?,
                 serial: serial(keys)?.unwrap_or_else(|| name.into()),
                 queues: queues(keys)?,
             };
-            Ok((kind, &["path", "ro", "serial", "queues", "transport", "pool"]))
+            Ok((kind, &["path", "ro", "format", "serial", "queues", "transport", "pool"]))
         })?);
     }
     for (index, text) in args.net.iter().enumerate() {
@@ -145,6 +148,16 @@ fn needed(keys: &mut Keys, key: &str) -> Parsed<String> {
 
 fn missing(key: &str) -> String {
     format!("{key}=... is missing")
+}
+
+fn raw(keys: &mut Keys) -> Parsed<bool> {
+    match keys.take("format").as_deref() {
+        None => Ok(false),
+        Some("raw") => Ok(true),
+        Some(other) => Err(format!(
+            "format: '{other}' is not supported; images are raw: convert with qemu-img convert -O raw OLD NEW"
+        )),
+    }
 }
 
 fn serial(keys: &mut Keys) -> Parsed<Option<String>> {

@@ -3,19 +3,24 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{File, FileType, TryLockError};
+mod block;
+mod format;
+mod lock;
+mod writable;
+
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use cvmm_devices::blk::{Disk, SECTOR};
+use cvmm_devices::blk::{Blocks, Disk, SECTOR};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
 
-use super::files;
+pub use block::discard_request;
+
 use super::iovec::{count, retry, transfer_all};
 
 /// An open image.
@@ -60,48 +65,42 @@ pub struct FileDisk {
     size: u64,
     read_only: bool,
     can_punch: bool,
+    /// Of a block device, which discards and zeroes whole ones only.
+    blocks: Option<Blocks>,
 }
 
 impl FileDisk {
-    /// Opens and locks the image at `path`.
+    /// Opens and locks the image at `path`. Unless it is said to be `raw`, it must not look like another format.
     ///
     /// # Errors
     /// What is wrong with it, for a message that names the option.
-    pub fn open(path: &Path, read_only: bool) -> Result<Self, String> {
-        let fits = |kind: FileType| kind.is_file() || kind.is_block_device();
-        let mut options = File::options();
-        let file =
-            files::open(options.read(true).write(!read_only), path, fits, "a regular file or block device");
-        let mut file = file.map_err(|error| {
-            let hint = if error.kind() == io::ErrorKind::PermissionDenied && !read_only {
-                "; with ,ro it would only be read"
-            } else {
-                ""
-            };
-            format!("it can't be opened: {error}{hint}")
-        })?;
-        let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
-        match locked {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err("it is locked: another cvmm uses it, or another option of this one, and one of the two writes".into());
-            }
-            Err(TryLockError::Error(error)) => return Err(format!("it can't be locked: {error}")),
-        }
+    pub fn open(path: &Path, read_only: bool, raw: bool) -> Result<Self, String> {
+        let mut file = writable::open(path, read_only)?;
+        lock::lock(&file, read_only)?;
         // Seeking tells the size of a block device, too, which its metadata do not.
         let size = file.seek(SeekFrom::End(0)).map_err(|error| format!("its size is not known: {error}"))?;
         if size == 0 {
             return Err("it is empty".into());
         }
+        if !raw {
+            format::refuse(&file, size)?;
+        }
         if !size.is_multiple_of(SECTOR) {
             return Err(format!("its size, {size} bytes, is not a multiple of {SECTOR}"));
         }
-        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
-        let mut disk = Self { image: Image::new(file, path), size, read_only, can_punch: false };
-        // A hole past the end changes nothing, and tells whether the file system can make one.
-        let past_end = disk.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, size, 4096);
-        disk.can_punch = is_file && !read_only && past_end.is_ok();
+        let blocks = writable::is_block(&file).then(|| block::blocks(&file));
+        let mut disk = Self { image: Image::new(file, path), size, read_only, can_punch: false, blocks };
+        disk.can_punch = !read_only && disk.tries_to_punch();
         Ok(disk)
+    }
+
+    /// Whether holes can be made, found out without making one.
+    fn tries_to_punch(&self) -> bool {
+        match self.blocks {
+            Some(_) => block::can_discard(&self.image.file),
+            // A hole past the end changes nothing.
+            None => self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, self.size, 4096).is_ok(),
+        }
     }
 
     fn fallocate(&self, mode: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
@@ -114,6 +113,56 @@ impl FileDisk {
                 result => return result,
             }
         }
+    }
+
+    /// Zeros in a part of a file.
+    fn zero_file(&self, offset: u64, len: u64, unmap: bool) -> Result<(), Errno> {
+        if unmap {
+            return self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len);
+        }
+        match self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len) {
+            // Not every file system that makes holes can zero in place: make a hole, and fill it.
+            Err(Errno::EOPNOTSUPP) => {
+                self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len)?;
+                self.fallocate(FallocateFlags::empty(), offset, len)
+            }
+            result => result,
+        }
+    }
+
+    /// Zeros in a part of a block device. Blocks that the part has not all of are written.
+    fn zero_device(&mut self, blocks: Blocks, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        let end = offset + len;
+        let Some((start, whole)) = whole_blocks(blocks, offset, len) else {
+            return self.write_zeros(offset, len);
+        };
+        // It frees the blocks where the device's freed blocks are zeros (Linux, block/fops.c).
+        let hole = unmap.then(|| self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, start, whole));
+        match hole {
+            Some(Ok(())) => {}
+            // Linux writes zeros where the device has no faster way.
+            None | Some(Err(Errno::EOPNOTSUPP)) => {
+                self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, start, whole)?;
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+        self.write_zeros(offset, start - offset)?;
+        self.write_zeros(start + whole, end - (start + whole))
+    }
+
+    /// Writes zeros, for a part of some block.
+    fn write_zeros(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        let mut zeros = [0; 512];
+        let mut done = 0;
+        while done < len {
+            let piece = usize::try_from(len - done).unwrap_or(usize::MAX).min(zeros.len());
+            let mut from = std::iter::once(VolatileSlice::from(&mut zeros[..piece]));
+            if self.write_at(offset + done, &mut from)? != piece as u64 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            done += piece as u64;
+        }
+        Ok(())
     }
 
     /// The image, to flush it at the end.
@@ -179,111 +228,38 @@ impl Disk for FileDisk {
         self.image.flush()
     }
 
+    fn blocks(&self) -> Blocks {
+        self.blocks.unwrap_or_default()
+    }
+
     fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
         self.ensure_long(offset + len)?;
-        Ok(self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len)?)
+        let Some(blocks) = self.blocks else {
+            return Ok(self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len)?);
+        };
+        // The rest stays as it is: a discard is a hint.
+        match whole_blocks(blocks, offset, len) {
+            Some((start, whole)) => block::discard(&self.image.file, start, whole),
+            None => Ok(()),
+        }
     }
 
     fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
-        if unmap {
-            return self.discard(offset, len);
-        }
         self.ensure_long(offset + len)?;
-        match self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len) {
-            // Not every file system that makes holes can zero in place: make a hole, and fill it.
-            Err(Errno::EOPNOTSUPP) => {
-                self.discard(offset, len)?;
-                Ok(self.fallocate(FallocateFlags::empty(), offset, len)?)
-            }
-            result => Ok(result?),
+        match self.blocks {
+            Some(blocks) => self.zero_device(blocks, offset, len, unmap),
+            None => Ok(self.zero_file(offset, len, unmap)?),
         }
     }
+}
+
+/// Start and length of the logical blocks that are inside this part as a whole, if there are any.
+fn whole_blocks(blocks: Blocks, offset: u64, len: u64) -> Option<(u64, u64)> {
+    let unit = u64::from(blocks.logical);
+    let start = offset.checked_next_multiple_of(unit)?;
+    let end = offset.checked_add(len)? / unit * unit;
+    (start < end).then(|| (start, end - start))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    fn image(len: usize) -> tempfile::NamedTempFile {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&vec![7; len]).unwrap();
-        file
-    }
-
-    #[test]
-    fn a_disk_is_locked_against_a_second_writer() {
-        let image = image(1024);
-        let first = FileDisk::open(image.path(), false).unwrap();
-        assert!(FileDisk::open(image.path(), true).unwrap_err().contains("locked"));
-        drop(first);
-        let _reader = FileDisk::open(image.path(), true).unwrap();
-        let _other = FileDisk::open(image.path(), true).unwrap();
-        assert!(FileDisk::open(image.path(), false).unwrap_err().contains("locked"));
-    }
-
-    #[test]
-    fn only_whole_sectors_make_a_disk() {
-        assert!(FileDisk::open(image(513).path(), false).unwrap_err().contains("multiple of 512"));
-        assert!(FileDisk::open(image(0).path(), false).unwrap_err().contains("empty"));
-        assert!(FileDisk::open(Path::new("/nonexistent"), false).unwrap_err().contains("can't be opened"));
-    }
-
-    #[test]
-    fn data_written_is_read_back_and_a_truncated_disk_is_short() {
-        let image = image(4096);
-        let mut disk = FileDisk::open(image.path(), false).unwrap();
-        let (mut a, mut b) = ([1u8; 600], [2u8; 424]);
-        let mut from = [VolatileSlice::from(&mut a[..]), VolatileSlice::from(&mut b[..])].into_iter();
-        assert_eq!(disk.write_at(512, &mut from).unwrap(), 1024);
-        let read = |disk: &mut FileDisk| {
-            let mut back = [0u8; 2048];
-            let done = disk.read_at(0, &mut [VolatileSlice::from(&mut back[..])].into_iter()).unwrap();
-            (done, back)
-        };
-        let (done, back) = read(&mut disk);
-        assert_eq!(done, 2048);
-        assert_eq!(
-            (back[511], back[512], back[1111], back[1112], back[1535], back[1536]),
-            (7, 1, 1, 2, 2, 7)
-        );
-        image.as_file().set_len(1000).unwrap();
-        assert_eq!(read(&mut disk).0, 1000);
-        let mut write = |offset| {
-            let mut bytes = [3u8; 512];
-            disk.write_at(offset, &mut [VolatileSlice::from(&mut bytes[..])].into_iter())
-        };
-        for gone in [512, 1024, 3584] {
-            assert_eq!(write(gone).unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "{gone}");
-        }
-        assert_eq!(write(0).unwrap(), 512);
-        for gone in [(0, 1024), (2048, 512)] {
-            assert!(disk.discard(gone.0, gone.1).is_err(), "{gone:?}");
-            assert!(disk.write_zeroes(gone.0, gone.1, false).is_err(), "{gone:?}");
-        }
-        assert_eq!(image.as_file().metadata().unwrap().len(), 1000, "it became longer again");
-    }
-
-    /// A pipe can't be flushed, so a flush that says it was has not asked.
-    #[test]
-    fn a_flush_reaches_the_file() {
-        let (_reader, writer) = std::io::pipe().unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(writer));
-        let unflushable = Image::new(file, Path::new("pipe"));
-        let mut pipe = FileDisk { image: unflushable, size: 512, read_only: false, can_punch: false };
-        assert!(pipe.flush().is_err());
-        assert!(FileDisk::open(image(512).path(), false).unwrap().flush().is_ok());
-    }
-
-    #[test]
-    fn zeroes_and_holes_read_as_zeros() {
-        let image = image(3 * 4096);
-        let mut disk = FileDisk::open(image.path(), false).unwrap();
-        assert!(disk.can_punch(), "the temporary directory's file system makes holes");
-        disk.write_zeroes(0, 4096, false).unwrap();
-        disk.write_zeroes(4096, 4096, true).unwrap();
-        let bytes = std::fs::read(image.path()).unwrap();
-        assert!(bytes[..8192].iter().all(|b| *b == 0) && bytes[8192..].iter().all(|b| *b == 7));
-        assert_eq!(bytes.len(), 3 * 4096);
-    }
-}
+mod tests;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Opens what devices need on the host, before anything else happens: a wrong option is told first.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use cvmm_devices::blk::Blk;
@@ -23,12 +25,43 @@ pub struct Opened {
     pub disk: Option<Arc<Image>>,
 }
 
+/// Makes sure that no two disks are one, unless both are only read. Their locks would say so, too, but not which option it is
+/// that has the other one; and two names of a block device have two locks.
+///
+/// # Errors
+/// Names both options.
+pub fn refuse_shared_disks(devices: &[DeviceConfig]) -> Result<()> {
+    let mut seen: Vec<(&DeviceConfig, _, bool)> = Vec::new();
+    for device in devices {
+        let DeviceKind::Blk { path, read_only, .. } = &device.kind else { continue };
+        // What is not there is told when it is opened.
+        let Some(identity) = identity(path) else { continue };
+        let other = seen.iter().find(|(_, other, reads)| *other == identity && !(*reads && *read_only));
+        if let Some((other, ..)) = other {
+            let reason =
+                format!("{} names the same disk, and they can share it only if both have ,ro", other.option);
+            return Err(Error::argument(&device.option, reason));
+        }
+        seen.push((device, identity, *read_only));
+    }
+    Ok(())
+}
+
+/// What makes a disk the same one: a file's place, or a block device's number.
+fn identity(path: &Path) -> Option<(bool, u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some(match metadata.file_type().is_block_device() {
+        true => (true, metadata.rdev(), 0),
+        false => (false, metadata.dev(), metadata.ino()),
+    })
+}
+
 /// Opens the host's side of `config` for a device in a pool of `pool_size` bytes.
 pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
     let wrong = |reason: String| Error::argument(&config.option, reason);
     match &config.kind {
-        DeviceKind::Blk { path, read_only, serial, queues } => {
-            let disk = FileDisk::open(path, *read_only).map_err(wrong)?;
+        DeviceKind::Blk { path, read_only, raw, serial, queues } => {
+            let disk = FileDisk::open(path, *read_only, *raw).map_err(wrong)?;
             let image = Arc::clone(disk.image());
             let device = Box::new(Blk::new(Box::new(disk), serial, pool_size, *queues));
             Ok(Opened { device, disk: (!read_only).then_some(image) })

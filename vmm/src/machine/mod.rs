@@ -10,6 +10,6 @@ mod vm;
 
 pub use describe::describe;
 pub use device_memory::memory_name;
-pub use devices::{Opened, open};
+pub use devices::{Opened, open, refuse_shared_disks};
 pub use memory::{GuestMemory, Loaded, SealedMemory};
 pub use vm::{Device, DeviceTransport, Parts, Vm, create};

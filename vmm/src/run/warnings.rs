@@ -3,7 +3,7 @@
 
 use cvmm_firmware::Machine;
 
-use crate::config::MachineConfig;
+use crate::config::{DeviceConfig, DeviceKind, MachineConfig};
 use crate::machine::Opened;
 
 /// Warnings about `machine`, whose devices have been opened.
@@ -13,7 +13,27 @@ pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) 
     let withheld = config.spec.restricted.withholds_access_platform.then(|| {
         "--withhold-access-platform: a driver has no reason to ask its platform for the pool, and may name other memory".into()
     });
-    defects.chain(withheld).chain(small_pools(machine, devices)).collect()
+    let serials = same_serials(&config.devices);
+    defects.chain(withheld).chain(small_pools(machine, devices)).chain(serials).collect()
+}
+
+/// Disks that a guest can't tell apart by their serial.
+fn same_serials(devices: &[DeviceConfig]) -> Vec<String> {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut warnings = Vec::new();
+    for device in devices {
+        let DeviceKind::Blk { serial, .. } = &device.kind else { continue };
+        match seen.iter().find(|(other, _)| other == serial) {
+            // None at all is the same for many.
+            Some((_, first)) if !serial.is_empty() => warnings.push(format!(
+                "{first} and {} have one serial, '{serial}': a guest that finds disks by it (/dev/disk/by-id) finds one \
+                 of the two",
+                device.name
+            )),
+            _ => seen.push((serial, &device.name)),
+        }
+    }
+    warnings
 }
 
 /// That the guest waits for room in a pool can't be seen from here. That it will have to can.
@@ -54,6 +74,28 @@ mod tests {
         let devices =
             config.devices.iter().map(|device| machine::open(device, pool_size(device.pool)).unwrap());
         of(&config, &machine::describe(&config).unwrap(), &devices.collect::<Vec<_>>())
+    }
+
+    /// A disk without `serial=` has its name for one.
+    #[test]
+    fn disks_with_one_serial_are_told() {
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        disk.as_file().set_len(1 << 20).unwrap();
+        let blk = |serial: &str| format!("--blk=path={},ro{serial}", disk.path().display());
+        let of = |serials: [&str; 3]| {
+            warnings(&["--pool=64M", &blk(serials[0]), &blk(serials[1]), &blk(serials[2])])
+        };
+        assert_eq!(of(["", "", ""]), [""; 0]);
+        assert_eq!(of([",serial=a", ",serial=b", ",serial=A"]), [""; 0]);
+        assert_eq!(of([",serial=", ",serial=", ""]), [""; 0]);
+        for (serials, first) in [
+            ([",serial=a", "", ",serial=a"], "blk0 and blk2 have one serial, 'a': "),
+            ([",serial=blk1", "", ""], "blk0 and blk1 have one serial, 'blk1': "),
+        ] {
+            let [warning] = &of(serials)[..] else { panic!("{serials:?}") };
+            assert!(warning.starts_with(first), "{warning}");
+        }
+        assert_eq!(of([",serial=a"; 3]).len(), 2);
     }
 
     /// Each queue of 256 descriptors has 2 pages, and a request at most an eighth of the pool, with a slot for its header

@@ -8,6 +8,7 @@ use libc::c_long;
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 
 use super::ThreadKind;
+use crate::host::disk;
 
 // Linux, Documentation/virt/kvm/api.rst.
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
@@ -92,16 +93,20 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
             // The interrupt pin of a PCI function.
             ioctls.push(KVM_SIGNAL_MSI());
             match device {
-                Kind::Blk => calls.extend(
-                    [
-                        libc::SYS_preadv,
-                        libc::SYS_pwritev,
-                        libc::SYS_fdatasync,
-                        libc::SYS_fallocate,
-                        libc::SYS_lseek,
-                    ]
-                    .map(|call| (call, When::Always)),
-                ),
+                Kind::Blk => {
+                    calls.extend(
+                        [
+                            libc::SYS_preadv,
+                            libc::SYS_pwritev,
+                            libc::SYS_fdatasync,
+                            libc::SYS_fallocate,
+                            libc::SYS_lseek,
+                        ]
+                        .map(|call| (call, When::Always)),
+                    );
+                    // Of a block device; its other requests are not for us.
+                    ioctls.push(disk::discard_request());
+                }
                 // writev is common.
                 Kind::Net => ioctls.push(libc::TUNSETQUEUE),
                 // read is common.
@@ -303,6 +308,18 @@ mod tests {
                 assert!(!NEVER.contains(&call), "{call} by {kind:?}");
                 assert!(!DISK.contains(&call) || kind == ThreadKind::Device(Kind::Blk), "{call} by {kind:?}");
             }
+        }
+    }
+
+    /// A thread that has a disk may discard; it asks a block device for nothing else, such as its partitions.
+    #[test]
+    fn only_disks_discard() {
+        // Linux, include/uapi/linux/fs.h: they are of type 0x12, and BLKDISCARD is number 119.
+        for &kind in KINDS {
+            let block: Vec<_> =
+                requests(kind).into_iter().filter(|request| request >> 8 & 0xff == 0x12).collect();
+            let expected: &[u64] = if kind == ThreadKind::Device(Kind::Blk) { &[0x1277] } else { &[] };
+            assert_eq!(block, expected, "{kind:?}");
         }
     }
 

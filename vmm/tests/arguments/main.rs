@@ -5,6 +5,7 @@
 mod bench;
 #[path = "../common/mod.rs"]
 mod common;
+mod disks;
 mod firmware;
 mod paths;
 
@@ -204,7 +205,7 @@ fn disks() {
         (disk("", ""), "Is a directory"),
         (disk("empty", ""), "it is empty"),
         (disk("odd", ""), "its size, 1049087 bytes, is not a multiple of 512"),
-        (disk("good", ",rw"), "unknown key 'rw'; there are path, ro, serial, queues, transport"),
+        (disk("good", ",rw"), "unknown key 'rw'; there are path, ro, format, serial, queues, transport"),
         (disk("good", ",transport=usb"), "transport: 'usb' is unknown; there are mmio and pci"),
         (disk("good", ",queues=0"), "queues: '0' is no number from 1 to 8"),
         (disk("good", ",queues=9"), "queues: '9' is no number from 1 to 8"),
@@ -216,10 +217,9 @@ fn disks() {
     ] {
         bench.refuse(&["--blk", &value], &format!("--blk {value}"), reason);
     }
-    // The second of two is the one that is named, also if it is the first once more.
+    // The second of two is the one that is named.
     let (good, odd) = (disk("good", ""), disk("odd", ""));
     bench.refuse(&["--blk", &good, "--blk", &odd], &format!("--blk {odd}"), "not a multiple of 512");
-    bench.refuse(&["--blk", &good, "--blk", &good], &format!("--blk {good}"), "it is locked");
     // The first that has no room is named; each transport has room of its own.
     for (transport, room) in [("mmio", 55), ("pci", 31)] {
         let disks: Vec<_> =
@@ -228,25 +228,6 @@ fn disks() {
         let reason = format!("a machine has room for {room} devices on {transport}");
         bench.refuse(&options, &format!("--blk {}", disks[room]), &reason);
     }
-}
-
-/// Who only reads may share a disk with others who only read.
-#[test]
-fn locked_disks() {
-    let bench = Bench::new();
-    let path = bench.file("disk", 1 << 20);
-    let disk = File::options().read(true).write(true).open(&path).unwrap();
-    let (write, read) = (format!("path={path}"), format!("path={path},ro"));
-    disk.lock().unwrap();
-    for value in [&write, &read] {
-        bench.refuse(&["--blk", value], &format!("--blk {value}"), "it is locked: another cvmm uses it");
-    }
-    disk.unlock().unwrap();
-    disk.lock_shared().unwrap();
-    bench.refuse(&["--blk", &write], &format!("--blk {write}"), "it is locked: another cvmm uses it");
-    // Past the disk, to the next option that is wrong.
-    let net = "tap=cvmm-none0";
-    bench.refuse(&["--blk", &read, "--net", net], &format!("--net {net}"), "there is no network device");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,41 @@ pub fn kvm() -> bool {
         not_tested("there is no /dev/kvm here");
     }
     there
+}
+
+/// A block device on a file. Dropped, it is gone.
+pub struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    /// By losetup, with these options. `None`, and a word about it, where that is not allowed.
+    pub fn new(options: &[&str], file: &Path) -> Option<Self> {
+        let losetup = Command::new("losetup").args(["--find", "--show"]).args(options).arg(file).output();
+        match losetup {
+            Ok(output) if output.status.success() => {
+                let path = String::from_utf8(output.stdout).unwrap();
+                Some(Self(path.trim().into()))
+            }
+            Ok(output) => {
+                not_tested(&format!("block devices: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                not_tested(&format!("block devices: losetup: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
 }
 
 /// Comes back when `condition` holds.

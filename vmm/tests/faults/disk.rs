@@ -2,6 +2,7 @@
 //! Disks that are full, and disks that shrink.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 
 use tempfile::TempDir;
 
@@ -99,4 +100,39 @@ fn an_image_that_is_truncated_has_errors_where_it_was() {
     ended
         .exit_code(0)
         .host_errors("blk0", &expected.map(|(operation, count)| (operation, "truncated", count)));
+}
+
+/// The guest keeps the capacity that it was told, and what is behind it stays as it is.
+#[test]
+fn an_image_that_grows_keeps_its_capacity() {
+    if !kvm() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let image = place::image(folder.path(), 128);
+    let mut command = cvmm(folder.path());
+    command.arg(blk(&image));
+    let mut guest = Guest::start(command, folder.path());
+    guest.orders(&[("config 0 0", "128"), ("write 0 64 64 5", "0"), ("flush 0", "0")]);
+    let file = fs::File::options().write(true).open(&image).unwrap();
+    file.write_all_at(&[9; 128 * 512], 128 * 512).unwrap();
+    guest.orders(&[
+        ("config 0 0", "128"),
+        ("read 0 64 64", "0 5"),
+        ("read 0 128 1", "1 165"),
+        ("write 0 128 1 6", "1"),
+        ("write 0 127 2 6", "1"),
+        ("zero 0 128 8", "1"),
+        ("unmap 0 127 2", "1"),
+        ("discard 0 120 9", "1"),
+        ("write 0 127 1 7", "0"),
+        ("zero 0 120 7", "0"),
+        ("flush 0", "0"),
+        ("read 0 120 7", "0 0"),
+        ("read 0 127 1", "0 7"),
+    ]);
+    // What the guest may not have is no error of the host.
+    guest.end().exit_code(0).host_errors("blk0", &[]);
+    let bytes = fs::read(image).unwrap();
+    assert!(bytes.len() == 256 * 512 && bytes[128 * 512..].iter().all(|byte| *byte == 9));
 }

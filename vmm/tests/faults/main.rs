@@ -7,6 +7,7 @@
 
 #![cfg(target_arch = "x86_64")]
 
+mod block;
 mod cgroup;
 #[path = "../common/mod.rs"]
 mod common;

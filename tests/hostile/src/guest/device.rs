@@ -120,6 +120,12 @@ impl Device {
         self.is_pci() || self.hardware.read::<u32>(self.registers + mmio::DEVICE_ID) == self.id
     }
 
+    /// Four bytes of its configuration space.
+    pub(super) fn configuration(&self, offset: u64) -> u32 {
+        let base = self.pci.map_or(self.registers + mmio::CONFIG, |pci| pci.config);
+        self.hardware.read(base + offset)
+    }
+
     /// What a driver can't change, of a device that was just reset: who it is, what it offers, its queue 0, its configuration.
     pub(super) fn constants(&self) -> [u32; 9] {
         let (hardware, registers) = (self.hardware, self.registers);

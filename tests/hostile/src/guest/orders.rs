@@ -3,7 +3,8 @@
 //!
 //! - `read D S N`, `write D S N F`: N sectors from sector S on of disk D, filled with F. The answer is the status byte, after
 //!   a read also what all of the bytes are.
-//! - `zero D S N`, `discard D S N`, `flush D`: the answer is the status byte.
+//! - `zero D S N`, `unmap D S N`, `discard D S N`, `flush D`: the answer is the status byte. `unmap` zeroes and may free.
+//! - `config D OFFSET`, `offered D`: four bytes of the configuration space; the lower half of the features that are offered.
 //! - `work D N`: so many rounds of writing, reading, comparing and flushing.
 //! - `send LEN`: a frame on the first network device, which has buffers for what arrives.
 //! - `random LEN`: asks the first entropy device for so many bytes. The answer is the length that it says it wrote, and how many
@@ -31,6 +32,8 @@ const OUT: u32 = 1;
 const FLUSH: u32 = 4;
 const DISCARD: u32 = 11;
 const WRITE_ZEROES: u32 = 13;
+/// VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP.
+const UNMAP: u32 = 1;
 /// Bytes of the pool for one queue: rings, header and status in the first half, data in the second.
 const SHARE: u64 = 0x2_0000;
 const DATA: u64 = SHARE / 2;
@@ -119,8 +122,14 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
                 disk.fill(count, fill);
                 writeln!(uart, "= {}", disk.transfer(OUT, sector, count)?)
             }
-            "zero" => writeln!(uart, "= {}", disk.punch(WRITE_ZEROES, sector, count)?),
-            "discard" => writeln!(uart, "= {}", disk.punch(DISCARD, sector, count)?),
+            "zero" => writeln!(uart, "= {}", disk.punch(WRITE_ZEROES, 0, sector, count)?),
+            "unmap" => writeln!(uart, "= {}", disk.punch(WRITE_ZEROES, UNMAP, sector, count)?),
+            "discard" => writeln!(uart, "= {}", disk.punch(DISCARD, 0, sector, count)?),
+            "config" => writeln!(uart, "= {}", disk.device.configuration(sector)),
+            "offered" => {
+                let [_, _, _, _, _, low, ..] = disk.device.constants();
+                writeln!(uart, "= {low}")
+            }
             "flush" => writeln!(uart, "= {}", disk.request(FLUSH, 0, None)?),
             "work" => writeln!(uart, "= {}", disk.work(sector)?),
             "records" => disk.records(uart, sector)?,
@@ -251,11 +260,11 @@ impl<'a> Line<'a> {
     }
 
     /// `struct virtio_blk_discard_write_zeroes` (virtio 1.3, 5.2.6).
-    fn punch(&mut self, kind: u32, sector: u64, count: u64) -> Result<u8> {
+    fn punch(&mut self, kind: u32, flags: u32, sector: u64, count: u64) -> Result<u8> {
         let hardware = self.machine.hardware;
         hardware.write(self.data(), sector);
         hardware.write(self.data() + 8, u32::try_from(count).unwrap_or(0));
-        hardware.write(self.data() + 12, 0u32);
+        hardware.write(self.data() + 12, flags);
         self.request(kind, 0, Some((16, 0)))
     }
 
@@ -288,7 +297,7 @@ impl<'a> Line<'a> {
             if round % 4 == 3 && self.request(FLUSH, 0, None)? != 0 {
                 return Ok("a flush failed");
             }
-            if round % 8 == 7 && self.punch(WRITE_ZEROES, 64, 8)? != 0 {
+            if round % 8 == 7 && self.punch(WRITE_ZEROES, 0, 64, 8)? != 0 {
                 return Ok("zeroes failed");
             }
             if self.transfer(IN, sector, 8)? != 0 {
