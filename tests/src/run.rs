@@ -2,6 +2,7 @@
 
 //! `cargo lab run`: cvmm on the best KVM host there is, with this machine's files.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,7 +25,7 @@ const DISK_SIZE: u64 = 64 << 20;
 const BAD_ARGUMENTS: i32 = 2;
 
 /// Runs cvmm on the `chosen` kind of host with `options` (without any: the demo), and returns its exit code.
-pub fn run(chosen: Option<Kind>, options: &[String]) -> Result<i32> {
+pub fn run(chosen: Option<Kind>, options: &[OsString]) -> Result<i32> {
     let (kind, why) = host::best_kind(chosen)?;
     eprintln!("lab: {why}; using {kind}");
     if options.is_empty() {
@@ -73,10 +74,12 @@ fn demo(kind: Kind) -> Result<i32> {
         "--rng".to_owned(),
         format!("--cmdline={words}"),
     ];
+    let line = options.join(" ");
+    let options = options.map(OsString::from);
     let host = start(kind, &options)?;
     let tap = host.tap(TAP, TAP_ADDRESS)?;
     let peer = host.peer(PORT)?;
-    eprintln!("lab: cvmm run {}", options.join(" "));
+    eprintln!("lab: cvmm run {line}");
     let (code, console) = carry_and_run(&host, &options)?;
     match peer.received(Duration::ZERO) {
         Ok(received) => {
@@ -107,7 +110,7 @@ pub fn make_ext4(path: &Path, size: u64) -> Result<()> {
     Ok(())
 }
 
-fn start(kind: Kind, options: &[String]) -> Result<Host> {
+fn start(kind: Kind, options: &[OsString]) -> Result<Host> {
     match kind {
         Kind::Kvm => Host::kvm(),
         Kind::Emulated => {
@@ -119,7 +122,7 @@ fn start(kind: Kind, options: &[String]) -> Result<Host> {
 }
 
 /// Returns the exit code, and what the guest wrote on its console.
-fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
+fn carry_and_run(host: &Host, options: &[OsString]) -> Result<(i32, String)> {
     let folder = host.folder()?;
     let mut carried = match host.kind() {
         Kind::Kvm => Carried { arguments: options.to_vec(), ..Carried::default() },
@@ -134,25 +137,26 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
         } else {
             &tools.kernel
         };
-        carried.arguments.push(format!("--kernel={}", kernel.display()));
+        carried.arguments.push(format!("--kernel={}", kernel.display()).into());
     }
     // A kernel that is told of no file system to boot from would only panic.
-    let has_root = options::value(options, "--cmdline").is_some_and(|words| words.contains("root="));
+    let has_root =
+        options::value(options, "--cmdline").is_some_and(|words| words.to_string_lossy().contains("root="));
     if !options::has(options, "--initrd") && !has_root {
         let initrd = &host.tools()?.initrd;
-        carried.arguments.push(format!("--initrd={}", initrd.display()));
+        carried.arguments.push(format!("--initrd={}", initrd.display()).into());
     }
     let report = options::value(&carried.arguments, "--report").unwrap_or_else(|| {
         let path = folder.file("report.json");
-        carried.arguments.push(format!("--report={path}"));
-        path
+        carried.arguments.push(format!("--report={path}").into());
+        path.into()
     });
     for (from, to) in &carried.there {
         host.put(from, to)?;
     }
 
     let ended = interact(host, &carried);
-    let shown = show_table(host, &report);
+    let shown = show_table(host, Path::new(&report));
     for (from, to) in &carried.back {
         // What was never written (the run was refused) leaves what is here alone.
         if host.exists(from) {
@@ -170,17 +174,18 @@ fn carry_and_run(host: &Host, options: &[String]) -> Result<(i32, String)> {
 }
 
 /// Whether a stock kernel would not find the pool: that of a PCI function, one that ACPI describes, or a catch-all.
-fn needs_patches(options: &[String]) -> bool {
+fn needs_patches(options: &[OsString]) -> bool {
     let spec = options::value(options, "--spec");
     // With the RFC's text, no kernel finds it on PCI.
-    options.iter().any(|option| option.contains("transport=pci")) && spec.as_deref() != Some("rfc")
+    options.iter().any(|option| option.to_string_lossy().contains("transport=pci"))
+        && spec.as_deref().is_none_or(|spec| spec != "rfc")
         || options::value(options, "--firmware").is_some_and(|firmware| firmware == "acpi")
         || spec.is_some_and(|spec| spec == "plan")
 }
 
 /// What can't be carried to the host, or brought home, is better known before the guest runs. A host that is this machine
 /// takes the files themselves, and cvmm says what is wrong.
-fn check_files(kind: Kind, options: &[String], carried: &Carried) -> Result<()> {
+fn check_files(kind: Kind, options: &[OsString], carried: &Carried) -> Result<()> {
     if kind == Kind::Kvm {
         return Ok(());
     }
@@ -216,7 +221,7 @@ fn make_folders(folders: &[PathBuf]) -> Result<()> {
 }
 
 /// Prints the table of the report, if the run came that far.
-fn show_table(host: &Host, report: &str) -> Result<()> {
+fn show_table(host: &Host, report: &Path) -> Result<()> {
     if host.exists(report) {
         match serde_json::from_slice::<Report>(&host.read(report)?) {
             Ok(report) => eprint!("{}", report.table()),
@@ -231,7 +236,7 @@ fn interact(host: &Host, carried: &Carried) -> Result<(Exit, String)> {
     let raw = terminal::Raw::enter()?;
     let mut process = host.spawn(CommandLine {
         program: host.cvmm().to_owned(),
-        arguments: ["run".to_owned()].iter().chain(&carried.arguments).cloned().collect(),
+        arguments: [OsString::from("run")].iter().chain(&carried.arguments).cloned().collect(),
         terminal: raw.is_some(),
         ..CommandLine::default()
     })?;
@@ -277,13 +282,14 @@ mod tests {
             ),
             (["--kernel".into(), folder.clone()], format!("--kernel {folder}: it is no regular file")),
         ] {
+            let options = options.map(OsString::from);
             let check = |kind| check_files(kind, &options, &options::carry(&options, Path::new("/")));
             let error = format!("{:#}", check(Kind::Emulated).unwrap_err());
             assert!(error.starts_with(&expected), "{error}");
             assert!(check(Kind::Kvm).is_ok(), "{options:?}");
         }
-        let good = ["--report".into(), path("report")];
+        let good = ["--report".into(), path("report")].map(OsString::from);
         assert!(check_files(Kind::Emulated, &good, &options::carry(&good, Path::new("/"))).is_ok());
-        assert_eq!(run(Some(Kind::Emulated), &["--report".into(), missing]).unwrap(), BAD_ARGUMENTS);
+        assert_eq!(run(Some(Kind::Emulated), &["--report".into(), missing.into()]).unwrap(), BAD_ARGUMENTS);
     }
 }

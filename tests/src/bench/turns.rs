@@ -108,6 +108,7 @@ impl<'h> Vmms<'h> {
         let mut arguments = vec![probe::WORD.to_owned(), probe_word.to_owned()];
         arguments.extend(self.start(one.vmm()).into_iter().flatten().cloned());
         arguments.extend(vmm_arguments);
+        let arguments = arguments.into_iter().map(Into::into).collect();
         let command = CommandLine { program: (&self.probe).into(), arguments, ..CommandLine::default() };
         let mut process = self.host.spawn(command)?;
         match process.wait(limit)? {

@@ -2,6 +2,7 @@
 
 //! `cargo lab`: cvmm on any x86 Linux machine, with or without hardware that can run guests.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,7 +57,7 @@ enum LabCommand {
         host: Option<Kind>,
         /// Options of cvmm run
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
+        options: Vec<OsString>,
     },
     /// Runs all tests of the project: unit tests, and guests that boot
     Test {

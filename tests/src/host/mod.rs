@@ -232,7 +232,7 @@ impl Host {
 
     /// Starts a program with arguments.
     pub fn run(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Result<Process> {
-        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let arguments = arguments.iter().map(Into::into).collect();
         self.spawn(CommandLine { program: program.as_ref().to_owned(), arguments, ..CommandLine::default() })
     }
 

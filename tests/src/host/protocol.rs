@@ -5,6 +5,7 @@
 //! A frame is two little-endian u32 lengths, then a message in JSON, then raw bytes that belong to it (a piece of a file, a
 //! program's output). Requests are answered in their order; events of processes and transfers come in between.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
@@ -21,17 +22,40 @@ const LIMIT: u32 = 16 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Writes the frame's bytes at `offset`, creating the file; `mode` sets its permissions.
-    Write { path: PathBuf, offset: u64, mode: Option<u32> },
+    Write {
+        #[serde(with = "any_path")]
+        path: PathBuf,
+        offset: u64,
+        mode: Option<u32>,
+    },
     /// Reads at most `length` bytes; answered with fewer only at the end of the file.
-    Read { path: PathBuf, offset: u64, length: usize },
+    Read {
+        #[serde(with = "any_path")]
+        path: PathBuf,
+        offset: u64,
+        length: usize,
+    },
     /// Makes the file this long, creating it; what is new is a hole.
-    Resize { path: PathBuf, size: u64 },
+    Resize {
+        #[serde(with = "any_path")]
+        path: PathBuf,
+        size: u64,
+    },
     /// Asks where the file has data.
-    Layout { path: PathBuf },
+    Layout {
+        #[serde(with = "any_path")]
+        path: PathBuf,
+    },
     /// Makes a folder and those above it.
-    MakeFolder { path: PathBuf },
+    MakeFolder {
+        #[serde(with = "any_path")]
+        path: PathBuf,
+    },
     /// Removes a file, or a folder with all that is in it. What is not there is no error.
-    Remove { path: PathBuf },
+    Remove {
+        #[serde(with = "any_path")]
+        path: PathBuf,
+    },
     /// Starts a program.
     Spawn { job: JobId, command: CommandLine },
     /// Feeds the frame's bytes to a program's standard input; `end` closes it afterwards.
@@ -46,13 +70,29 @@ pub enum Request {
     Transfer { job: JobId, port: u16 },
 }
 
+/// A path that need not be text.
+mod any_path {
+    use std::ffi::OsString;
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        path.as_os_str().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        OsString::deserialize(from).map(PathBuf::from)
+    }
+}
+
 /// A program to start.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct CommandLine {
     /// The program's path.
     pub program: PathBuf,
     /// Its arguments.
-    pub arguments: Vec<String>,
+    pub arguments: Vec<OsString>,
     /// Its folder.
     pub folder: Option<PathBuf>,
     /// Variables added to its environment.
@@ -198,6 +238,22 @@ mod tests {
         assert!(matches!(second, Request::Input { job: 8, end: true }));
         assert_eq!(bytes, b"\0bytes\n");
         assert!(receive::<Request>(&mut from).unwrap().is_none());
+    }
+
+    #[test]
+    fn paths_and_arguments_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let odd = OsString::from_vec(b"a\xff\"".to_vec());
+        let command = CommandLine { arguments: vec![odd.clone()], ..CommandLine::default() };
+        let mut channel = Vec::new();
+        send(&mut channel, &Request::Layout { path: odd.clone().into() }, &[]).unwrap();
+        send(&mut channel, &Request::Spawn { job: 1, command }, &[]).unwrap();
+        let mut from = channel.as_slice();
+        let (first, _) = receive::<Request>(&mut from).unwrap().unwrap();
+        assert!(matches!(first, Request::Layout { path } if path.as_os_str() == odd));
+        let (second, _) = receive::<Request>(&mut from).unwrap().unwrap();
+        assert!(matches!(second, Request::Spawn { command, .. } if command.arguments == [odd]));
     }
 
     #[test]

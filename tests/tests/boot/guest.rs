@@ -132,7 +132,7 @@ impl<'h> Guest<'h> {
         arguments.extend(self.options.iter().cloned());
         let command = CommandLine {
             program: tools.cvmm.clone(),
-            arguments,
+            arguments: arguments.into_iter().map(Into::into).collect(),
             terminal: self.terminal,
             ..CommandLine::default()
         };

@@ -103,6 +103,7 @@ fn boot(scenario: &str, victims: Victims) -> Run {
         format!("--kernel={kernel}"),
         format!("--report={report}"),
     ]);
+    let arguments = arguments.into_iter().map(Into::into).collect();
     let command = CommandLine { program: host.cvmm().to_owned(), arguments, ..CommandLine::default() };
     let mut process = host.spawn(command).unwrap();
     let exit = process.wait_while_it_writes(crate::guest::LIMIT).unwrap();
