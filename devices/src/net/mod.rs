@@ -37,6 +37,8 @@ pub const HEADER_LEN: usize = 12;
 const MIN_FRAME: usize = HEADER_LEN + 14;
 /// Header and the largest packet (virtio 1.3, 5.1.6.3): Ethernet with a VLAN tag, IPv6, and IPv6's largest payload.
 pub const MAX_FRAME: usize = HEADER_LEN + 14 + 4 + 40 + 65535;
+/// The MTU that a device has at least (virtio 1.3, 5.1.4.1).
+pub const MIN_MTU: u16 = 68;
 
 /// Feature bits of this type and their names.
 pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[

@@ -6,6 +6,7 @@ pub mod disk;
 pub mod files;
 mod iovec;
 pub mod limits;
+mod link;
 pub mod stdio;
 pub mod tap;
 pub mod terminal;

@@ -3,62 +3,72 @@
 
 #![allow(unsafe_code)]
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
-use cvmm_devices::net::{HEADER_LEN, ReceiveOffloads, Tap};
+use cvmm_devices::net::{HEADER_LEN, MIN_MTU, ReceiveOffloads, Tap};
 use vm_memory::VolatileSlice;
 use vmm_sys_util::ioctl::{ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 
 use super::iovec::{count, retry, transfer_once};
+use super::link::{Link, TapLink};
+
+/// The index of lo, in each network namespace.
+const LOOPBACK: libc::c_int = 1;
 
 /// A tap that this process is attached to, or one queue of it.
 #[derive(Debug)]
 pub struct HostTap(File);
 
+/// All that is needed of a tap.
+#[derive(Debug)]
+pub struct Opened {
+    /// Its queues: the first is attached, the others wait for the driver.
+    pub queues: Vec<HostTap>,
+    /// Its MTU now.
+    pub mtu: u16,
+}
+
 impl HostTap {
-    /// Attaches to the existing tap `name` with this number of queues; then the first stays attached, and the others
-    /// wait for the driver. A name that does not exist is refused: the kernel would make a new, unconnected device of
-    /// that name.
+    /// Attaches to the existing tap `name` of this process's network namespace, with this number of queues. A name that
+    /// does not exist is refused, and no device of that name is made.
     ///
     /// # Errors
     /// What is wrong, for a message that names the option.
-    pub fn open(name: &str, queues: u16) -> Result<Vec<Self>, String> {
-        if name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) || name.starts_with('.') {
+    pub fn open(name: &str, queues: u16) -> Result<Opened, String> {
+        if !is_name(name) {
             return Err(format!("'{name}' is no name of a network device"));
         }
-        let device = Path::new("/sys/class/net").join(name);
-        let multi_queue = if queues > 1 { " multi_queue" } else { "" };
-        let make = format!("ip tuntap add dev {name} mode tap{multi_queue} && ip link set {name} up");
-        if !device.exists() {
-            return Err(format!("there is no network device '{name}'; make it with: {make}"));
-        }
-        let flags = tun_flags(&device)
-            .filter(|flags| flags & libc::IFF_TAP != 0)
-            .ok_or_else(|| format!("the network device '{name}' is no tap"))?;
-        if queues > 1 && flags & libc::IFF_MULTI_QUEUE == 0 {
+        let (_, tap) = find(name, queues)?;
+        if queues > 1 && !tap.multi_queue {
             return Err(format!(
                 "the tap '{name}' can have one queue only, not {queues}; make it anew with: ip tuntap del dev {name} \
-                 mode tap && {make}"
+                 mode tap && {}",
+                how_to_make(name, queues)
             ));
         }
-        let mut taps =
-            (0..queues).map(|_| Self::open_queue(name, flags)).collect::<Result<Vec<_>, String>>()?;
+        let mut opened = (0..queues)
+            .map(|_| Self::open_queue(name, queues, tap.multi_queue))
+            .collect::<Result<Vec<_>, String>>()?;
+        // As it is now that it is ours: another one may have had the name before.
+        let (link, tap) = find(name, queues)?;
+        let mtu = mtu(name, link.mtu)?;
         // A tap of several queues takes several programs, and gives each of them some of the frames.
-        if attached_queues(&device).is_some_and(|attached| attached > taps.len()) {
+        if tap.queues > u32::from(queues) {
             return Err(busy(name));
         }
-        for tap in taps.iter_mut().skip(1).rev() {
-            tap.attach(false).map_err(|error| format!("detaching a queue from the tap '{name}': {error}"))?;
+        for queue in opened.iter_mut().skip(1).rev() {
+            queue
+                .attach(false)
+                .map_err(|error| format!("detaching a queue from the tap '{name}': {error}"))?;
         }
-        Ok(taps)
+        Ok(Opened { queues: opened, mtu })
     }
 
-    /// Attaches one queue. `flags` are those of the tap.
-    fn open_queue(name: &str, flags: libc::c_int) -> Result<Self, String> {
+    /// Attaches one of so many queues.
+    fn open_queue(name: &str, queues: u16, multi_queue: bool) -> Result<Self, String> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -66,29 +76,57 @@ impl HostTap {
             .open("/dev/net/tun")
             .map_err(|error| format!("/dev/net/tun can't be opened: {error}"))?;
         // The kernel wants to hear what the tap is, also for one queue of a tap of several.
-        attach(&file, name, flags & libc::IFF_MULTI_QUEUE).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => busy(name),
-            Some(libc::EPERM) => format!("the tap '{name}' belongs to another user: {error}"),
-            _ => format!("attaching to the tap '{name}': {error}"),
-        })?;
-        Ok(Self(file))
+        let flags = if multi_queue { libc::IFF_MULTI_QUEUE } else { 0 };
+        match attach(&file, name, flags) {
+            Ok(()) => Ok(Self(file)),
+            Err(error) => {
+                // It may be gone by now.
+                find(name, queues)?;
+                Err(match error.raw_os_error() {
+                    Some(libc::EBUSY) => busy(name),
+                    Some(libc::EPERM) => format!("the tap '{name}' belongs to another user: {error}"),
+                    _ => format!("attaching to the tap '{name}': {error}"),
+                })
+            }
+        }
     }
+}
+
+/// Whether the kernel lets a network device have this name.
+fn is_name(name: &str) -> bool {
+    let letter = |c: char| !matches!(c, '/' | ':' | '\0') && !c.is_whitespace();
+    (1..libc::IFNAMSIZ).contains(&name.len()) && !matches!(name, "." | "..") && name.chars().all(letter)
+}
+
+/// The tap `name`, for so many queues.
+fn find(name: &str, queues: u16) -> Result<(Link, TapLink), String> {
+    let mut link = Link::find(name)
+        .map_err(|error| format!("asking the kernel for the network device '{name}': {error}"))?
+        .ok_or_else(|| {
+            format!("there is no network device '{name}'; make it with: {}", how_to_make(name, queues))
+        })?;
+    let tap = link.tap.take().ok_or_else(|| format!("the network device '{name}' is no tap"))?;
+    Ok((link, tap))
+}
+
+fn how_to_make(name: &str, queues: u16) -> String {
+    let multi_queue = if queues > 1 { " multi_queue" } else { "" };
+    format!("ip tuntap add dev {name} mode tap{multi_queue} && ip link set {name} up")
 }
 
 fn busy(name: &str) -> String {
     format!("the tap '{name}' is busy: another program is attached to it")
 }
 
-/// Flags with which a tun or tap was made; `None` for another device.
-fn tun_flags(device: &Path) -> Option<libc::c_int> {
-    let text = fs::read_to_string(device.join("tun_flags")).ok()?;
-    libc::c_int::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
-}
-
-/// Queues in use, if sysfs has them.
-fn attached_queues(device: &Path) -> Option<usize> {
-    let queues = fs::read_dir(device.join("queues")).ok()?.flatten();
-    Some(queues.filter(|queue| queue.file_name().as_encoded_bytes().starts_with(b"tx-")).count())
+/// The MTU that the guest is told of.
+fn mtu(name: &str, of_tap: u32) -> Result<u16, String> {
+    u16::try_from(of_tap).ok().filter(|mtu| *mtu >= MIN_MTU).ok_or_else(|| {
+        format!(
+            "the tap '{name}' has an MTU of {of_tap} bytes, and the device has {MIN_MTU} to {}; set it with: \
+             ip link set {name} mtu 1500",
+            u16::MAX
+        )
+    })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -106,7 +144,11 @@ fn request(name: &str, flags: libc::c_int) -> io::Result<libc::ifreq> {
     Ok(request)
 }
 
+/// Attaches `file` to a tap that exists.
 fn attach(file: &File, name: &str, multi_queue: libc::c_int) -> io::Result<()> {
+    // TUNSETIFF would make a tap that is gone. A new device with the index of another one can't be made.
+    // SAFETY: TUNSETIFINDEX reads one int.
+    check(unsafe { ioctl_with_ref(file, libc::TUNSETIFINDEX, &LOOPBACK) })?;
     let mut request = request(name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | multi_queue)?;
     // SAFETY: TUNSETIFF reads and writes one ifreq.
     check(unsafe { ioctl_with_mut_ref(file, libc::TUNSETIFF, &mut request) })?;
@@ -160,16 +202,4 @@ impl Tap for HostTap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_tap_is_named() {
-        let error = |name, queues| HostTap::open(name, queues).unwrap_err();
-        assert!(error("cvmm-none0", 1).contains("ip tuntap add dev cvmm-none0 mode tap &&"));
-        assert!(error("cvmm-none0", 2).contains("ip tuntap add dev cvmm-none0 mode tap multi_queue &&"));
-        assert!(error("lo", 1).contains("is no tap"));
-        assert!(error("../lo", 1).contains("is no name"));
-        assert!(error("a-name-that-is-too-long", 1).contains("is no name"));
-    }
-}
+mod tests;

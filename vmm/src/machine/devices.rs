@@ -67,8 +67,8 @@ pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
             Ok(Opened { device, disk: (!read_only).then_some(image) })
         }
         DeviceKind::Net { tap, mac, queues } => {
-            let taps = HostTap::open(tap, *queues).map_err(wrong)?;
-            let taps = taps.into_iter().map(|tap| Box::new(tap) as _).collect();
+            let opened = HostTap::open(tap, *queues).map_err(wrong)?;
+            let taps = opened.queues.into_iter().map(|tap| Box::new(tap) as _).collect();
             Ok(Opened { device: Box::new(Net::new(taps, mac.0)), disk: None })
         }
         DeviceKind::Rng => {

@@ -31,9 +31,14 @@ pub fn small(bytes: u64) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// Makes a tap that is up, on which the host says nothing by itself.
+/// Makes a tap that is up, on which the host says nothing by itself. From now on sysfs shows this network.
 pub fn tap(name: &str) {
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+    tap_alone(name);
+}
+
+/// The same, and sysfs is as it was.
+pub fn tap_alone(name: &str) {
     ip(&["tuntap", "add", "dev", name, "mode", "tap"]);
     // Not there in a kernel without IPv6.
     let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");

@@ -157,3 +157,26 @@ fn received(guest: Guest, frames: u64, errors: &[(&str, &str, u64)]) {
     let net = devices.iter().find(|device| device["name"] == "net0").unwrap();
     assert_eq!(net["dma"]["written"]["bytes"], frames * FRAME, "{net:#}");
 }
+
+/// Sysfs shows the network in which it was mounted; cvmm is in another one.
+#[test]
+fn a_tap_is_found_where_sysfs_does_not_show_it() {
+    if !kvm() || !place::enter() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let on_t0 = || {
+        let mut command = cvmm(folder.path());
+        command.args(["--net", "tap=t0"]);
+        command
+    };
+    let refused = on_t0().output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("there is no network device 't0'; make it with: ip tuntap add"), "{log}");
+    place::tap_alone("t0");
+    assert!(!Path::new("/sys/class/net/t0").exists());
+    let mut guest = Guest::start(on_t0(), folder.path());
+    guest.orders(&[("send 100", "sent")]);
+    guest.end().exit_code(0).host_errors("net0", &[]);
+}
