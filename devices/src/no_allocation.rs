@@ -153,7 +153,7 @@ fn blk_allocates_nothing() {
 #[test]
 fn net_allocates_nothing() {
     for fails in [false, true] {
-        let mut rig = rig(Box::new(Net::new(vec![Box::new(Host::new(fails))], [0; 6])), EVENT_IDX);
+        let mut rig = rig(Box::new(Net::new(vec![Box::new(Host::new(fails))], [0; 6], 1500)), EVENT_IDX);
         serving_allocates_nothing(
             &mut rig,
             1,
@@ -182,7 +182,7 @@ fn rng_allocates_nothing() {
 
 /// A network device, which has queues, and registers of its own type.
 fn net() -> Box<dyn DeviceType> {
-    Box::new(Net::new(vec![Box::new(Host::new(false))], [0; 6]))
+    Box::new(Net::new(vec![Box::new(Host::new(false))], [0; 6], 1500))
 }
 
 /// Counts from the second time on.

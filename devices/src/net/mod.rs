@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
     VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4,
-    VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
 };
 use vm_memory::VolatileSlice;
 
@@ -33,10 +33,12 @@ pub const MAX_PAIRS: usize = 256;
 
 /// Bytes of `struct virtio_net_hdr_v1` (virtio 1.3, 5.1.6), before every packet in both directions.
 pub const HEADER_LEN: usize = 12;
-/// Header, and destination, source and type of an Ethernet frame: without these it is none, and no tap takes it.
-const MIN_FRAME: usize = HEADER_LEN + 14;
+/// Destination, source and type of an Ethernet frame.
+const ETHERNET_LEN: usize = 14;
+/// Without header, addresses and type it is no frame, and no tap takes it.
+const MIN_FRAME: usize = HEADER_LEN + ETHERNET_LEN;
 /// Header and the largest packet (virtio 1.3, 5.1.6.3): Ethernet with a VLAN tag, IPv6, and IPv6's largest payload.
-pub const MAX_FRAME: usize = HEADER_LEN + 14 + 4 + 40 + 65535;
+pub const MAX_FRAME: usize = HEADER_LEN + ETHERNET_LEN + 4 + 40 + 65535;
 /// The MTU that a device has at least (virtio 1.3, 5.1.4.1).
 pub const MIN_MTU: u16 = 68;
 
@@ -44,6 +46,7 @@ pub const MIN_MTU: u16 = 68;
 pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[
     (1 << VIRTIO_NET_F_CSUM, "CSUM"),
     (1 << VIRTIO_NET_F_GUEST_CSUM, "GUEST_CSUM"),
+    (1 << VIRTIO_NET_F_MTU, "MTU"),
     (1 << VIRTIO_NET_F_MAC, "MAC"),
     (1 << VIRTIO_NET_F_GUEST_TSO4, "GUEST_TSO4"),
     (1 << VIRTIO_NET_F_GUEST_TSO6, "GUEST_TSO6"),
@@ -98,6 +101,7 @@ struct Pair {
 #[derive(Debug)]
 pub struct Net {
     mac: [u8; 6],
+    mtu: u16,
     pairs: Vec<Pair>,
     /// Pairs that are in use, the first ones.
     enabled: usize,
@@ -114,14 +118,15 @@ pub struct Net {
 const STALE_FRAMES: usize = 4096;
 
 impl Net {
-    /// A network device with this MAC address, and a pair of queues for each of `taps`, the queues of one tap: one at
-    /// least, [`MAX_PAIRS`] at most. The first is attached, the others are not.
-    pub fn new(taps: Vec<Box<dyn Tap>>, mac: [u8; 6]) -> Self {
+    /// A network device with this MAC address and MTU ([`MIN_MTU`] at least), and a pair of queues for each of `taps`,
+    /// the queues of one tap: one at least, [`MAX_PAIRS`] at most. The first is attached, the others are not.
+    pub fn new(taps: Vec<Box<dyn Tap>>, mac: [u8; 6], mtu: u16) -> Self {
         let pair = |tap| Pair { tap, receiver: Receiver::default() };
         let pairs: Vec<_> = taps.into_iter().take(MAX_PAIRS).map(pair).collect();
         let control_queues = usize::from(pairs.len() > 1);
         Self {
             mac,
+            mtu,
             enabled: 1,
             queue_sizes: vec![QUEUE_SIZE; usize::from(PAIR) * pairs.len() + control_queues],
             pairs,
@@ -207,10 +212,9 @@ impl DeviceType for Net {
     /// `struct virtio_net_config` (virtio 1.3, 5.1.4): the fields whose features are offered, and those before them.
     fn config_space(&self) -> Vec<u8> {
         let mut config = self.mac.to_vec(); // 0: mac
-        if self.pairs.len() > 1 {
-            config.extend([0; 2]); // 6: status
-            config.extend(self.max_pairs().to_le_bytes()); // 8: max_virtqueue_pairs
-        }
+        config.extend([0; 2]); // 6: status
+        config.extend(self.max_pairs().to_le_bytes()); // 8: max_virtqueue_pairs
+        config.extend(self.mtu.to_le_bytes()); // 10: mtu
         config
     }
 
@@ -228,8 +232,9 @@ impl DeviceType for Net {
             tso6: csum && has(VIRTIO_NET_F_GUEST_TSO6),
             ecn: csum && has(VIRTIO_NET_F_GUEST_ECN),
         };
+        let mtu = has(VIRTIO_NET_F_MTU).then_some(self.mtu);
         for pair in &mut self.pairs {
-            pair.receiver.start(has(VIRTIO_NET_F_MRG_RXBUF), csum);
+            pair.receiver.start(has(VIRTIO_NET_F_MRG_RXBUF), csum, mtu);
         }
         // Only the first queue is attached.
         let Some(Pair { tap, receiver }) = self.pairs.first_mut() else { return };

@@ -3,7 +3,9 @@
 
 use std::io;
 
-use super::{HEADER_LEN, MAX_FRAME, Tap};
+use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE};
+
+use super::{ETHERNET_LEN, HEADER_LEN, MAX_FRAME, Tap};
 use crate::HostErrors;
 use crate::pool::{Gate, PoolRange, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
@@ -12,6 +14,11 @@ use crate::queue::{Chain, Queue, Turn, parts};
 const BUDGET: usize = 64;
 /// Offset of `num_buffers` in the header.
 const NUM_BUFFERS: u64 = 10;
+/// Offset of `gso_type` in the header.
+const GSO_TYPE: usize = 1;
+/// Ethernet types of a VLAN tag (IEEE 802.1Q): the frame is this much longer.
+const VLAN_TYPES: [&[u8]; 2] = [&[0x81, 0x00], &[0x88, 0xa8]];
+const VLAN_LEN: usize = 4;
 
 /// A frame on its way, and how buffers are used.
 #[derive(Debug)]
@@ -24,11 +31,13 @@ pub(super) struct Receiver {
     mergeable: bool,
     /// VIRTIO_NET_F_GUEST_CSUM.
     csum: bool,
+    /// The MTU, with VIRTIO_NET_F_MTU.
+    mtu: Option<u16>,
 }
 
 impl Default for Receiver {
     fn default() -> Self {
-        Self { frame: vec![0; MAX_FRAME].into(), waiting: None, mergeable: false, csum: false }
+        Self { frame: vec![0; MAX_FRAME].into(), waiting: None, mergeable: false, csum: false, mtu: None }
     }
 }
 
@@ -44,9 +53,22 @@ enum Delivery {
 }
 
 impl Receiver {
-    pub(super) fn start(&mut self, mergeable: bool, csum: bool) {
+    pub(super) fn start(&mut self, mergeable: bool, csum: bool, mtu: Option<u16>) {
         self.mergeable = mergeable;
         self.csum = csum;
+        self.mtu = mtu;
+    }
+
+    /// Whether the frame must not reach the driver (virtio 1.3, 5.1.4.1): larger than the MTU, and nothing to be cut into
+    /// segments. The MTU of the tap may have been raised since it was told.
+    fn exceeds_mtu(&self, len: usize) -> bool {
+        let Some(mtu) = self.mtu else { return false };
+        let gso = self.frame.get(GSO_TYPE).map_or(0, |gso| u32::from(*gso));
+        let ethernet_type = self.frame.get(HEADER_LEN + ETHERNET_LEN - 2..HEADER_LEN + ETHERNET_LEN);
+        let tagged = ethernet_type.is_some_and(|found| VLAN_TYPES.contains(&found));
+        let tag = if tagged { VLAN_LEN } else { 0 };
+        gso & !VIRTIO_NET_HDR_GSO_ECN == VIRTIO_NET_HDR_GSO_NONE
+            && len > HEADER_LEN + ETHERNET_LEN + tag + usize::from(mtu)
     }
 
     /// Throws a frame away. `false` if there was none.
@@ -77,6 +99,10 @@ impl Receiver {
                         // virtio 1.3, 5.1.6.4.1: without GUEST_CSUM, flags are zero.
                         if let (false, Some(flags)) = (self.csum, self.frame.first_mut()) {
                             *flags = 0;
+                        }
+                        if self.exceeds_mtu(len) {
+                            log::debug!("net: a frame of {len} bytes exceeds the MTU: lost");
+                            continue;
                         }
                         len
                     }

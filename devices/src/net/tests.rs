@@ -3,6 +3,7 @@
 
 mod control;
 mod lost;
+mod mtu;
 mod multi_queue;
 
 use std::collections::VecDeque;
@@ -21,6 +22,9 @@ use crate::virtio::{EventFds, Worker};
 
 /// VIRTIO_NET_F_MRG_RXBUF.
 const MRG_RXBUF: u64 = 1 << 15;
+/// The device's address and MTU, where nothing else is said.
+const MAC: [u8; 6] = [2, 0, 0, 1, 2, 3];
+const MTU: u16 = 1500;
 /// VIRTIO_F_EVENT_IDX.
 const EVENT_IDX: u64 = 1 << 29;
 /// The largest packet of 5.1.6.3: "14 bytes of Ethernet header, plus 40 bytes of the IPv6 header, plus 65535 bytes",
@@ -121,7 +125,7 @@ impl Bench {
 
     fn in_memory(memory: Rc<Memory>, features: u64) -> Self {
         let wire = Shared::new();
-        let net = Net::new(vec![Box::new(wire.clone())], [2, 0, 0, 1, 2, 3]);
+        let net = Net::new(vec![Box::new(wire.clone())], MAC, MTU);
         Self { rig: Rig::start(memory, Box::new(net), features), wire }
     }
 
@@ -169,19 +173,20 @@ fn received(frame: &[u8], num_buffers: u16) -> Vec<u8> {
 /// 5.1.4: the MAC is at the start; 5.1.3.1: what a feature requires is offered with it.
 #[test]
 fn configuration_space_and_features_fit_the_device() {
-    let net = Net::new(vec![Box::new(Shared::new())], [2, 0, 0, 1, 2, 3]);
-    assert_eq!(net.config_space()[..6], [2, 0, 0, 1, 2, 3]);
+    let net = Net::new(vec![Box::new(Shared::new())], MAC, MTU);
+    assert_eq!(net.config_space()[..6], MAC);
     let features = net.features();
     let has = |bit: u32| features & 1 << bit != 0;
     assert!(has(5), "MAC");
+    assert!(has(3), "MTU");
     let (csum, guest_csum) = (0, 1);
     for (feature, required) in [(7, guest_csum), (8, guest_csum), (11, csum), (12, csum)] {
         assert!(!has(feature) || has(required), "{feature} requires {required}");
     }
     assert!(!has(9) || has(7) || has(8), "GUEST_ECN");
     assert!(!has(13) || has(11) || has(12), "HOST_ECN");
-    // Fields and queues of which there are none: MTU, STATUS, CTRL_VQ, MQ, HASH_REPORT, RSS.
-    assert!([3, 16, 17, 22, 57, 60].into_iter().all(|bit| !has(bit)));
+    // Fields and queues of which there are none: STATUS, CTRL_VQ, MQ, HASH_REPORT, RSS.
+    assert!([16, 17, 22, 57, 60].into_iter().all(|bit| !has(bit)));
 }
 
 /// 5.1.6.4.1: what the guest has not accepted is not sent to it; 5.1.3.1: TSO and ECN require GUEST_CSUM.
@@ -269,7 +274,7 @@ fn room_is_for_receive_buffers_and_the_largest_packet() {
     let pair = 2 * 2 * 4096 + 256 * 2048 + 33 * 2048;
     for (pairs, control) in [(1, 0), (2, 2 * 4096)] {
         let taps = (0..pairs).map(|_| Box::new(Shared::new()) as _).collect();
-        assert_eq!(Net::new(taps, [2, 0, 0, 0, 0, 1]).room(), pairs * pair + control);
+        assert_eq!(Net::new(taps, MAC, MTU).room(), pairs * pair + control);
     }
 }
 
@@ -331,7 +336,7 @@ fn flags_are_for_drivers_that_asked_for_them() {
 fn frames_from_before_the_driver_are_not_delivered() {
     let wire = Shared::new();
     wire.with(|wire| wire.incoming.push_back(frame(60)));
-    let net = Net::new(vec![Box::new(wire.clone())], [2, 0, 0, 1, 2, 3]);
+    let net = Net::new(vec![Box::new(wire.clone())], MAC, MTU);
     let mut bench = Bench { rig: Rig::start(Memory::new(), Box::new(net), 0), wire };
     bench.buffers(&[100]);
     assert_eq!(bench.receive(), []);

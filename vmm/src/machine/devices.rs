@@ -69,7 +69,7 @@ pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
         DeviceKind::Net { tap, mac, queues } => {
             let opened = HostTap::open(tap, *queues).map_err(wrong)?;
             let taps = opened.queues.into_iter().map(|tap| Box::new(tap) as _).collect();
-            Ok(Opened { device: Box::new(Net::new(taps, mac.0)), disk: None })
+            Ok(Opened { device: Box::new(Net::new(taps, mac.0, opened.mtu)), disk: None })
         }
         DeviceKind::Rng => {
             let source = File::open("/dev/urandom")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A tap that goes down, one that goes away, and one whose calls fail.
+//! A tap that goes down, one that goes away, one whose calls fail, and one whose frames are large.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -18,10 +18,16 @@ const TUN: &str = "/dev/net/tun";
 
 /// A guest on the tap t0, with a disk.
 fn start() -> Option<(Guest, TempDir)> {
+    start_with_mtu("1500")
+}
+
+/// The same, where the tap's MTU is another one.
+fn start_with_mtu(mtu: &str) -> Option<(Guest, TempDir)> {
     if !kvm() || !place::enter() {
         return None;
     }
     place::tap("t0");
+    place::ip(&["link", "set", "t0", "mtu", mtu]);
     let folder = TempDir::new().unwrap();
     let mut command = cvmm(folder.path());
     command.args(["--net", "tap=t0"]).arg(blk(&place::image(folder.path(), 128)));
@@ -149,13 +155,53 @@ fn host() -> (UdpSocket, SocketAddr) {
 
 /// The guest has had so many frames of ten bytes, whole, and cvmm tells of these errors.
 fn received(guest: Guest, frames: u64, errors: &[(&str, &str, u64)]) {
-    // The header of virtio_net, Ethernet's, IP's, UDP's, the data; and num_buffers, which is written last.
-    const FRAME: u64 = 12 + 14 + 20 + 8 + 10 + 2;
+    received_bytes(guest, frames * written(10), errors);
+}
+
+/// What is written into the pool for a frame with so many bytes of UDP: the header of virtio_net, Ethernet's, IP's, UDP's,
+/// the data; and num_buffers, which is written last.
+fn written(bytes: u64) -> u64 {
+    12 + 14 + 20 + 8 + bytes + 2
+}
+
+fn received_bytes(guest: Guest, bytes: u64, errors: &[(&str, &str, u64)]) {
     let ended = guest.end();
     ended.exit_code(0).host_errors("net0", errors);
     let devices = ended.report["devices"].as_array().unwrap();
     let net = devices.iter().find(|device| device["name"] == "net0").unwrap();
-    assert_eq!(net["dma"]["written"]["bytes"], frames * FRAME, "{net:#}");
+    assert_eq!(net["dma"]["written"]["bytes"], bytes, "{net:#}");
+}
+
+/// Packets of the MTU go both ways in one frame; the guest has no mergeable buffers.
+#[test]
+fn frames_of_9000_bytes_go_both_ways() {
+    let Some((mut guest, _folder)) = start_with_mtu("9000") else { return };
+    guest.orders(&[("mtu", "9000"), ("send 9026", "sent"), ("send 100", "sent")]);
+    assert_eq!((arrived(), statistic("rx_bytes")), (2, 9014 + 88));
+    let (host, guests) = host();
+    // Without the headers of IP and UDP.
+    const LARGEST: u16 = 9000 - 20 - 8;
+    for bytes in [LARGEST, LARGEST - 1] {
+        host.send_to(&vec![7; bytes.into()], guests).unwrap();
+    }
+    wait_until("both packets", || taken() == 2);
+    let largest = written(LARGEST.into());
+    received_bytes(guest, largest + largest - 1, &[]);
+}
+
+/// virtio 1.3, 5.1.4.1: the MTU that the driver knows stays, and nothing that is larger reaches it.
+#[test]
+fn a_tap_whose_mtu_is_raised_gives_no_larger_frames() {
+    let Some((mut guest, _folder)) = start() else { return };
+    guest.orders(&[("mtu", "1500")]);
+    place::ip(&["link", "set", "t0", "mtu", "9000"]);
+    guest.orders(&[("mtu", "1500")]);
+    let (host, guests) = host();
+    for bytes in [1472, 1473, 8000, 10] {
+        host.send_to(&vec![7; bytes], guests).unwrap();
+    }
+    wait_until("all packets", || taken() == 4);
+    received_bytes(guest, written(1472) + written(10), &[]);
 }
 
 /// Sysfs shows the network in which it was mounted; cvmm is in another one.

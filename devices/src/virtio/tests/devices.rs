@@ -166,7 +166,7 @@ fn a_network_device_sends_and_receives<T: Transport>() {
     let arrived = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
     let wire = Wire { arrived, incoming: Arc::default(), sent: Arc::default() };
     let mac = [2, 0, 0, 1, 2, 3];
-    let mut net = Started::<T>::new(Box::new(Net::new(vec![Box::new(wire.clone())], mac)), 2);
+    let mut net = Started::<T>::new(Box::new(Net::new(vec![Box::new(wire.clone())], mac, 1500)), 2);
     assert_eq!(net.transport.device_id(), 1);
     let mut config = [0; 6];
     net.transport.read_config(0, &mut config);

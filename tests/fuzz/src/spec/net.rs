@@ -13,11 +13,15 @@ const HEADER: u64 = 12;
 const MIN_FRAME: u64 = HEADER + 14;
 /// Header and the largest packet, of IPv6 with a VLAN tag.
 const MAX_FRAME: u64 = HEADER + 14 + 4 + 40 + 65535;
+/// The device's MTU.
+pub const MTU: u16 = 1000;
 /// Frames of a turn.
 const BUDGET: usize = 64;
 
 /// VIRTIO_NET_F_GUEST_CSUM.
 pub const GUEST_CSUM: u64 = 1 << 1;
+/// VIRTIO_NET_F_MTU.
+pub const F_MTU: u64 = 1 << 3;
 /// VIRTIO_NET_F_MRG_RXBUF.
 pub const MRG_RXBUF: u64 = 1 << 15;
 /// VIRTIO_NET_F_CTRL_VQ.
@@ -110,6 +114,7 @@ impl Net {
             let frame = match self.waiting[pair].take() {
                 Some(frame) => frame,
                 None => match self.wires[pair].arriving.pop_front() {
+                    Some(frame) if self.has(F_MTU) && exceeds_mtu(&frame) => continue,
                     Some(mut frame) => {
                         if !self.has(GUEST_CSUM) {
                             frame[0] = 0;
@@ -184,4 +189,13 @@ impl Net {
         queue.publish(shadow, 1);
         Ok(Turn { interrupt: queue.wants_interrupt(shadow), more: true })
     }
+}
+
+/// 5.1.4.1: larger than a packet of the MTU, with or without a VLAN tag, and with no segments (NONE, ECN).
+fn exceeds_mtu(frame: &[u8]) -> bool {
+    let mut most = usize::from(MTU) + 12 + 14;
+    if let Some([0x81, 0] | [0x88, 0xa8]) = frame.get(24..26) {
+        most += 4;
+    }
+    matches!(frame[1], 0 | 0x80) && frame.len() > most
 }

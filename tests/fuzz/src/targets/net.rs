@@ -11,10 +11,14 @@ use vm_memory::VolatileSlice;
 
 use crate::driver::{Act, MAX_ACTS, Start};
 use crate::session::Session;
-use crate::spec::net::{CTRL_VQ, GUEST_CSUM, MQ, MRG_RXBUF, Net, PAIRS, Wire};
+use crate::spec::net::{CTRL_VQ, F_MTU, GUEST_CSUM, MQ, MRG_RXBUF, MTU, Net, PAIRS, Wire};
 
 /// What is up for choice.
-const OPTIONAL: [u64; 4] = [GUEST_CSUM, MRG_RXBUF, CTRL_VQ, MQ];
+const OPTIONAL: [u64; 5] = [GUEST_CSUM, MRG_RXBUF, CTRL_VQ, MQ, F_MTU];
+/// NONE and TCPV4, each with ECN, and one that there is not (virtio 1.3, 5.1.6).
+const GSO_TYPES: [u8; 5] = [0, 1, 0x80, 0x81, 2];
+/// IPv4, and two of a VLAN tag.
+const ETHERNET_TYPES: [[u8; 2]; 3] = [[8, 0], [0x81, 0], [0x88, 0xa8]];
 /// Frames that wait at most.
 const MAX_FRAMES: usize = 200;
 
@@ -84,7 +88,7 @@ pub fn run(data: &[u8]) {
     let taps = wires.clone().map(|wire| MemoryTap(Arc::new(Mutex::new(wire))));
     let mut model = Net::new(wires);
     let boxed = taps.iter().map(|tap| Box::new(tap.clone()) as Box<dyn Tap>).collect();
-    let mut session = Session::new(|_| Box::new(cvmm_devices::net::Net::new(boxed, [2, 0, 0, 0, 0, 1])));
+    let mut session = Session::new(|_| Box::new(cvmm_devices::net::Net::new(boxed, [2, 0, 0, 0, 0, 1], MTU)));
     let features = session.start(&input.start, &OPTIONAL);
     model.restart(features, session.runs());
     for act in input.acts.iter().take(MAX_ACTS) {
@@ -96,10 +100,14 @@ pub fn run(data: &[u8]) {
                     assert!(*tap.0.lock().unwrap() == *wire, "what is on the wire");
                 }
             }
-            // A frame arrives: its length, and how often.
+            // A frame arrives: its length, what the length says of its kind, and how often.
             Act::Other(pair, len) => {
                 let pair = usize::from(*pair) % PAIRS;
-                let frame: Vec<u8> = (1..=u8::MAX).cycle().take(12 + usize::from(*len) % 2000).collect();
+                let mut frame: Vec<u8> = (1..=u8::MAX).cycle().take(12 + usize::from(*len) % 2000).collect();
+                frame[1] = GSO_TYPES[usize::from(*len) % GSO_TYPES.len()];
+                if let Some(kind) = frame.get_mut(24..26) {
+                    kind.copy_from_slice(&ETHERNET_TYPES[usize::from(*len) % ETHERNET_TYPES.len()]);
+                }
                 for _ in 0..=len / 0x4000 {
                     let wires = [&mut *taps[pair].0.lock().unwrap(), &mut model.wires[pair]];
                     for wire in

@@ -7,6 +7,7 @@
 //! - `config D OFFSET`, `offered D`: four bytes of the configuration space; the lower half of the features that are offered.
 //! - `work D N`: so many rounds of writing, reading, comparing and flushing.
 //! - `send LEN`: a frame on the first network device, which has buffers for what arrives.
+//! - `mtu`: the answer is the MTU of the first network device.
 //! - `random LEN`: asks the first entropy device for so many bytes. The answer is the length that it says it wrote, and how many
 //!   words of eight bytes it did write.
 //! - `records D FIRST`: writes records, numbered from FIRST on, and tells the number of each that is flushed, for ever.
@@ -26,6 +27,9 @@ use crate::table::{Places, QUEUE_SIZE, Request};
 
 /// VIRTIO_BLK_F_FLUSH: writes are on stable storage after a flush, and not before.
 const F_FLUSH: u64 = 1 << 9;
+/// VIRTIO_NET_F_MTU, and where the MTU is in the configuration (virtio 1.3, 5.1.4).
+const F_MTU: u64 = 1 << 3;
+const MTU: u64 = 10;
 /// VIRTIO_BLK_T_* (virtio 1.3, 5.2.6).
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -42,8 +46,10 @@ const NO_STATUS: u8 = 0xee;
 /// Descriptor flags (virtio 1.3, 2.7.5).
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
-/// Bytes of a frame with its header, at most.
-const FRAME: u32 = 1526;
+/// Bytes of a frame with its header, at most: a packet of 9000 bytes.
+const FRAME: u32 = 12 + 14 + 9000;
+/// Bytes of a buffer for a frame that arrives.
+const BUFFER: u32 = 0x4000;
 
 type Result<T> = core::result::Result<T, &'static str>;
 
@@ -72,7 +78,7 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
     if let Some(device) = machine.devices().find(|device| device.id == 1) {
         let sender = Line::new(machine, device.by_queue(1), share()?);
         let receiver = Line::new(machine, device.by_queue(0), share()?);
-        sender.set_up(0)?;
+        sender.set_up(F_MTU)?;
         receiver.place()?;
         device.start();
         receiver.offer_buffers();
@@ -101,6 +107,10 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
         if order == "send" {
             let length = u32::try_from(disk).unwrap_or(FRAME).min(FRAME);
             let _ = writeln!(uart, "= {}", net.as_mut().ok_or("no network device")?.send(length)?);
+            continue;
+        }
+        if order == "mtu" {
+            let _ = writeln!(uart, "= {}", net.as_ref().ok_or("no network device")?.mtu());
             continue;
         }
         if order == "random" {
@@ -338,6 +348,10 @@ impl<'a> Line<'a> {
         Ok("sent")
     }
 
+    fn mtu(&self) -> u16 {
+        self.machine.hardware.read(self.device.config() + MTU)
+    }
+
     /// What the device says that it wrote (virtio 1.3, 2.7.8: `len` of the used element), and the words that are not zero.
     fn random(&mut self, length: u64) -> (u32, usize) {
         let length = length.min(DATA);
@@ -350,10 +364,11 @@ impl<'a> Line<'a> {
         (said, self.words(length.div_ceil(512)).iter().filter(|word| **word != 0).count())
     }
 
-    /// Buffers for frames that arrive; nobody looks at them.
+    /// Buffers for frames that arrive; nobody looks at them, so they may share memory.
     fn offer_buffers(mut self) {
         for index in 0..QUEUE_SIZE {
-            self.describe(index, (self.data() + u64::from(index) * 2048, 2048), WRITE);
+            let offset = u64::from(index) * u64::from(BUFFER) % DATA;
+            self.describe(index, (self.data() + offset, BUFFER), WRITE);
             self.offer(index);
         }
         self.device.notify();
