@@ -11,7 +11,7 @@
 //! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see `guest/blk` |
 //! | `cvmm.reach=mmio,pci`, `cvmm.reach-net=mmio,pci` | of which transports `reach` tries the disk, `reach-net` the network |
 //! | `cvmm.serial=vda:TEXT` | the serial number a disk must have |
-//! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, see `guest/net` |
+//! | `cvmm.net=ADDRESS/BITS,peer=ADDRESS,port=N,bytes=N` | address of the guest, the host's end, the MTU (`mtu=N`), see `guest/net` |
 //! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see `guest/hostile` |
 //! | `cvmm.queues=N` | how many queues the first disk and the first network device must have |
 //! | `cvmm.io=disk\|bounce\|contend` | the loads of `io` |

@@ -244,12 +244,18 @@ impl Host {
 
     /// A tap interface with an address such as 192.168.77.1/24; removed when dropped.
     pub fn tap(&self, name: &str, address: &str) -> Result<Tap> {
-        Tap::make(self.client.clone(), name, Some(address), false).map_err(|error| self.error(error))
+        Tap::make(self.client.clone(), name, Some(address), false, None).map_err(|error| self.error(error))
+    }
+
+    /// The same, with this MTU.
+    pub fn tap_with_mtu(&self, name: &str, address: &str, mtu: u16) -> Result<Tap> {
+        let tap = Tap::make(self.client.clone(), name, Some(address), false, Some(mtu));
+        tap.map_err(|error| self.error(error))
     }
 
     /// The same, for devices with several queues.
     pub fn multi_queue_tap(&self, name: &str, address: &str) -> Result<Tap> {
-        Tap::make(self.client.clone(), name, Some(address), true).map_err(|error| self.error(error))
+        Tap::make(self.client.clone(), name, Some(address), true, None).map_err(|error| self.error(error))
     }
 
     /// Listens on a TCP port, or on any free one for 0, for the guest's end of a transfer.

@@ -63,7 +63,7 @@ pub enum Request {
     /// Sends a signal to a program, or to its children too.
     Signal { job: JobId, signal: i32, children: bool },
     /// Makes a tap interface, and gives it an address such as 192.168.77.1/24.
-    MakeTap { name: String, address: Option<String>, multi_queue: bool },
+    MakeTap { name: String, address: Option<String>, multi_queue: bool, mtu: Option<u16> },
     /// Removes a tap interface.
     RemoveTap { name: String },
     /// Listens on a TCP port, or on any free one for 0, and takes part in one transfer.

@@ -56,9 +56,10 @@ impl Tap {
         name: &str,
         address: Option<&str>,
         multi_queue: bool,
+        mtu: Option<u16>,
     ) -> Result<Self> {
         let address = address.map(str::to_owned);
-        let request = Request::MakeTap { name: name.to_owned(), address, multi_queue };
+        let request = Request::MakeTap { name: name.to_owned(), address, multi_queue, mtu };
         client.order(&request, &[])?;
         Ok(Self { client, name: name.to_owned() })
     }

@@ -37,6 +37,26 @@ fn ping_and_a_transfer_both_ways_with_offloads() {
     assert!(net.dma.read.bytes > BYTES && net.dma.written.bytes > BYTES, "{:?}", net.dma);
 }
 
+/// The guest's Linux takes over the MTU of the tap; packets of that size go both ways whole, and so does a transfer.
+#[test]
+fn the_guest_has_the_mtu_of_the_tap() {
+    const BYTES: u64 = 4 * MIB;
+    const MTU: u16 = 9000;
+    let host = Host::shared();
+    let tap = host.tap_with_mtu("cvmm-t0", "192.168.90.1/24", MTU).unwrap();
+    let peer = host.peer(5000).unwrap();
+    let ended = Guest::new(&host, "net")
+        .word(format!("cvmm.net=192.168.90.2/24,peer=192.168.90.1,port=5000,bytes={BYTES},mtu={MTU}"))
+        .option(format!("--net=tap={}", tap.name()))
+        .run(0, "powered-off");
+    let more = ["net-mtu", "net-ping-mtu"].map(str::to_owned);
+    ended.passed(names::net().into_iter().chain(more));
+    assert_eq!(peer.received(LIMIT).unwrap().bytes, BYTES);
+    ended.report.assert_honest(&[("net0", 2)]);
+    let accepted = &ended.report.device("net0").features.accepted_names;
+    assert!(accepted.iter().any(|name| name == "MTU"), "{accepted:?}");
+}
+
 /// The hash of the first bytes of a stream, computed here and not by either end.
 fn sha256(seed: u64, bytes: u64) -> String {
     pattern::sha256(&pattern::bytes(seed, usize::try_from(bytes).unwrap()))

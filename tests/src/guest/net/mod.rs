@@ -2,7 +2,8 @@
 //! The network: `cvmm.net=192.168.77.2/24,peer=192.168.77.1,port=5000,bytes=16777216`.
 //!
 //! The peer answers pings and runs [`peer::serve`] on the port. `mac=TEXT` is the address the device must have, `if=NAME`
-//! chooses an interface (else the first with a driver). Without `peer` only the interface is looked at, without `port`
+//! chooses an interface (else the first with a driver). `mtu=N` is the MTU the interface must have from the start; then
+//! packets of that size must go both ways, too. Without `peer` only the interface is looked at, without `port`
 //! there is no transfer.
 
 mod interface;
@@ -38,6 +39,14 @@ pub(super) fn run(options: &Options, report: &Report) {
     });
     let Some(interface) = found else { return };
     report.check("net-offloads", || offloads(&interface));
+    let mtu = options.part("net", "mtu");
+    if let Some(mtu) = mtu {
+        report.check("net-mtu", || {
+            let seen = machine::number(format!("/sys/class/net/{}/mtu", interface.name()))?;
+            ensure!(seen == options::number(mtu)?, "MTU {seen}, but it should be {mtu}");
+            Ok(format!("{seen} bytes"))
+        });
+    }
     let Some(own) = options.list("net").into_iter().find(|part| part.contains('/')) else { return };
     if !report.check("net-up", || {
         up(&interface, address(own)?)?;
@@ -47,6 +56,11 @@ pub(super) fn run(options: &Options, report: &Report) {
     }
     let Some(peer) = options.part("net", "peer") else { return };
     report.check("net-ping", || ping::run(peer.parse().context("peer")?, ping::PATIENCE));
+    if let Some(mtu) = mtu {
+        report.check("net-ping-mtu", || {
+            ping::run_whole(peer.parse().context("peer")?, usize::try_from(options::number(mtu)?)?)
+        });
+    }
     if let Some(port) = options.part("net", "port") {
         transfer(&interface, peer, port, options, report);
     }

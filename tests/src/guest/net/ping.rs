@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! ICMP echo requests, each of which must be answered.
+#![allow(unsafe_code)]
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::guest::machine;
 use crate::pattern;
 
 const ECHO_REQUEST: u8 = 8;
@@ -19,28 +22,69 @@ const LENGTH: usize = 1000;
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn run(peer: Ipv4Addr, patience: Duration) -> Result<String> {
-    let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket")?;
+    echo(&open()?, peer, LENGTH, patience)
+}
+
+/// Packets of `mtu` bytes, which must not be fragments in either direction.
+pub(super) fn run_whole(peer: Ipv4Addr, mtu: usize) -> Result<String> {
+    const IP_HEADER: usize = 20;
+    let socket = open()?;
+    let never = libc::IP_PMTUDISC_DO;
+    // SAFETY: the option is an int, which lives across the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw const never).cast(),
+            libc::socklen_t::try_from(size_of_val(&never))?,
+        )
+    };
+    ensure!(result == 0, "IP_MTU_DISCOVER: {}", std::io::Error::last_os_error());
+    let seen =
+        echo(&socket, peer, mtu.checked_sub(IP_HEADER).context("an MTU that is too small")?, PATIENCE)?;
+    for name in ["FragCreates", "ReasmReqds"] {
+        let fragments = ip_statistic(name)?;
+        ensure!(fragments == 0, "{seen}; but there were fragments: {name} is {fragments}");
+    }
+    Ok(seen)
+}
+
+/// A counter of the guest's IP (RFC 4293), from /proc/net/snmp: a line of names, a line of numbers.
+fn ip_statistic(name: &str) -> Result<u64> {
+    let text = machine::text("/proc/net/snmp")?;
+    let mut lines = text.lines().filter(|line| line.starts_with("Ip: "));
+    let (names, numbers) = lines.next().zip(lines.next()).context("/proc/net/snmp has no line of IP")?;
+    let found = names.split(' ').zip(numbers.split(' ')).find(|(found, _)| *found == name);
+    Ok(found.with_context(|| format!("/proc/net/snmp has no {name}"))?.1.parse()?)
+}
+
+fn open() -> Result<Socket> {
+    Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).context("raw socket")
+}
+
+fn echo(socket: &Socket, peer: Ipv4Addr, length: usize, patience: Duration) -> Result<String> {
     socket.set_read_timeout(Some(patience))?;
     let mut slowest = Duration::ZERO;
     for number in 1..=TIMES {
-        let request = message(ECHO_REQUEST, number);
+        let request = message(ECHO_REQUEST, number, length);
         let sent = Instant::now();
         socket
             .send_to(&request, &SocketAddrV4::new(peer, 0).into())
             .with_context(|| format!("send to {peer}"))?;
-        wait_for(&mut socket, &message(ECHO_REPLY, number), sent + patience)
+        wait_for(socket, &message(ECHO_REPLY, number, length), sent + patience)
             .with_context(|| format!("echo request {number} of {TIMES} to {peer}"))?;
         slowest = slowest.max(sent.elapsed());
     }
     Ok(format!(
-        "{TIMES} requests of {LENGTH} bytes answered by {peer}, the slowest in {} us",
+        "{TIMES} requests of {length} bytes answered by {peer}, the slowest in {} us",
         slowest.as_micros()
     ))
 }
 
 /// A raw socket gets all ICMP messages with their IP header; ours is the one with the right end.
-fn wait_for(socket: &mut Socket, reply: &[u8], deadline: Instant) -> Result<()> {
-    let mut packet = [0; 2048];
+fn wait_for(mut socket: &Socket, reply: &[u8], deadline: Instant) -> Result<()> {
+    let mut packet = vec![0; 1 << 16];
     loop {
         let length = socket.read(&mut packet).context("no answer")?;
         if packet[..length].ends_with(reply) {
@@ -50,8 +94,8 @@ fn wait_for(socket: &mut Socket, reply: &[u8], deadline: Instant) -> Result<()> 
     }
 }
 
-fn message(kind: u8, number: u8) -> Vec<u8> {
-    let mut message = pattern::bytes(u64::from(number), LENGTH);
+fn message(kind: u8, number: u8, length: usize) -> Vec<u8> {
+    let mut message = pattern::bytes(u64::from(number), length);
     // type, code, checksum, identifier, sequence number
     message[..8].copy_from_slice(&[kind, 0, 0, 0, b'c', b'v', 0, number]);
     let sum = checksum(&message);
@@ -75,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_message_with_its_checksum_sums_to_zero() {
-        assert_eq!(checksum(&message(ECHO_REQUEST, 1)), 0);
+        assert_eq!(checksum(&message(ECHO_REQUEST, 1, LENGTH)), 0);
         assert_eq!(checksum(&[8, 0, 0, 0, 0, 1, 0, 2]), !0x0803);
     }
 }

@@ -90,8 +90,8 @@ impl Agent {
             }
             Request::Input { job, end } => self.process(job)?.input(bytes, end),
             Request::Signal { job, signal, children } => self.process(job)?.signal(signal, children)?,
-            Request::MakeTap { name, address, multi_queue } => {
-                tap::make(&name, address.as_deref(), multi_queue)?;
+            Request::MakeTap { name, address, multi_queue, mtu } => {
+                tap::make(&name, address.as_deref(), multi_queue, mtu)?;
             }
             Request::RemoveTap { name } => tap::remove(&name)?,
             Request::Transfer { job, port } => return Ok((self.transfer(job, port)?, Vec::new())),

@@ -22,11 +22,11 @@ pub fn exists(name: &str) -> bool {
 }
 
 /// Makes a tap interface that stays, and brings it up with `address` (192.168.77.1/24).
-/// With `multi_queue`, several queues may be opened.
-pub fn make(name: &str, address: Option<&str>, multi_queue: bool) -> Result<()> {
+/// With `multi_queue`, several queues may be opened; without `mtu` it has the kernel's, 1500.
+pub fn make(name: &str, address: Option<&str>, multi_queue: bool, mtu: Option<u16>) -> Result<()> {
     set_persistent(name, true, multi_queue)?;
     let address = address.map(parse_address).transpose()?;
-    bring_up(name, address).with_context(|| format!("cannot set up the tap interface {name}"))
+    bring_up(name, address, mtu).with_context(|| format!("cannot set up the tap interface {name}"))
 }
 
 /// Removes a tap interface.
@@ -36,7 +36,7 @@ pub fn remove(name: &str) -> Result<()> {
 
 /// Brings the loopback interface up.
 pub fn bring_up_loopback() -> Result<()> {
-    bring_up("lo", None)
+    bring_up("lo", None, None)
 }
 
 /// Whether the tap interface `name` was made for several queues: it can be opened in that way only.
@@ -62,7 +62,7 @@ fn set_persistent(name: &str, persistent: bool, multi_queue: bool) -> Result<()>
         .with_context(|| format!("cannot change whether the tap interface {name} stays"))
 }
 
-fn bring_up(name: &str, address: Option<(Ipv4Addr, Ipv4Addr)>) -> Result<()> {
+fn bring_up(name: &str, address: Option<(Ipv4Addr, Ipv4Addr)>, mtu: Option<u16>) -> Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     let control = |request: c_ulong, argument: &mut ifreq| {
         // SAFETY: each of the requests below reads or writes an ifreq, and this is one.
@@ -74,6 +74,11 @@ fn bring_up(name: &str, address: Option<(Ipv4Addr, Ipv4Addr)>) -> Result<()> {
         control(libc::SIOCSIFADDR, &mut request).context("cannot set the address")?;
         request.ifr_ifru.ifru_netmask = socket_address(mask);
         control(libc::SIOCSIFNETMASK, &mut request).context("cannot set the network mask")?;
+    }
+    if let Some(mtu) = mtu {
+        let mut request = request(name)?;
+        request.ifr_ifru.ifru_mtu = mtu.into();
+        control(libc::SIOCSIFMTU, &mut request).context("cannot set the MTU")?;
     }
     let mut request = request(name)?;
     control(libc::SIOCGIFFLAGS, &mut request).context("cannot read the flags")?;
