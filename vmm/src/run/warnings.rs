@@ -13,27 +13,9 @@ pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) 
     let withheld = config.spec.restricted.withholds_access_platform.then(|| {
         "--withhold-access-platform: a driver has no reason to ask its platform for the pool, and may name other memory".into()
     });
-    let serials = same_serials(&config.devices);
-    defects.chain(withheld).chain(small_pools(machine, devices)).chain(serials).collect()
-}
-
-/// Disks that a guest can't tell apart by their serial.
-fn same_serials(devices: &[DeviceConfig]) -> Vec<String> {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    let mut warnings = Vec::new();
-    for device in devices {
-        let DeviceKind::Blk { serial, .. } = &device.kind else { continue };
-        match seen.iter().find(|(other, _)| other == serial) {
-            // None at all is the same for many.
-            Some((_, first)) if !serial.is_empty() => warnings.push(format!(
-                "{first} and {} have one serial, '{serial}': a guest that finds disks by it (/dev/disk/by-id) finds one \
-                 of the two",
-                device.name
-            )),
-            _ => seen.push((serial, &device.name)),
-        }
-    }
-    warnings
+    let pools = small_pools(machine, devices);
+    let devices = &config.devices;
+    defects.chain(withheld).chain(pools).chain(equal_serials(devices)).chain(equal_macs(devices)).collect()
 }
 
 /// That the guest waits for room in a pool can't be seen from here. That it will have to can.
@@ -58,6 +40,54 @@ fn small_pools(machine: &Machine, devices: &[Opened]) -> Vec<String> {
     wanted.into_iter().map(warning).collect()
 }
 
+/// A guest finds one of two disks by what is the serial of both.
+fn equal_serials(devices: &[DeviceConfig]) -> Vec<String> {
+    // None at all is the same for many.
+    let serial = |device: &'_ DeviceKind| match device {
+        DeviceKind::Blk { serial, .. } if !serial.is_empty() => Some(serial.clone()),
+        _ => None,
+    };
+    let warning = |(first, second, serial)| {
+        format!(
+            "{first} and {second} have one serial, '{serial}': a guest that finds disks by it (/dev/disk/by-id) finds \
+             one of the two"
+        )
+    };
+    equals(devices, serial).into_iter().map(warning).collect()
+}
+
+/// A switch learns where an address is from the last frame that came from it: it sends what is for both to one.
+fn equal_macs(devices: &[DeviceConfig]) -> Vec<String> {
+    let mac = |device: &DeviceKind| match device {
+        DeviceKind::Net { mac, .. } => Some(*mac),
+        _ => None,
+    };
+    let warning = |(first, second, mac)| {
+        format!(
+            "{first} and {second} have the same MAC address, {mac}: a network with both loses frames. Give each its own \
+             with mac="
+        )
+    };
+    equals(devices, mac).into_iter().map(warning).collect()
+}
+
+/// The names of devices of which a later one has the same `property` as an earlier one, and that property.
+fn equals<'d, P: PartialEq + 'd>(
+    devices: &'d [DeviceConfig],
+    property: impl Fn(&'d DeviceKind) -> Option<P>,
+) -> Vec<(&'d str, &'d str, P)> {
+    let mut seen: Vec<(&str, P)> = Vec::new();
+    let mut pairs = Vec::new();
+    for device in devices {
+        let Some(property) = property(&device.kind) else { continue };
+        match seen.iter().find(|(_, other)| *other == property) {
+            Some((first, _)) => pairs.push((*first, device.name.as_str(), property)),
+            None => seen.push((&device.name, property)),
+        }
+    }
+    pairs
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -66,10 +96,14 @@ mod tests {
     use crate::cli::{Cli, Command};
     use crate::machine;
 
-    fn warnings(options: &[&str]) -> Vec<String> {
+    fn configured(options: &[&str]) -> MachineConfig {
         let cli = Cli::try_parse_from(["cvmm", "run", "--kernel=k"].iter().chain(options)).unwrap();
         let Command::Run(args) = cli.command else { panic!() };
-        let config = MachineConfig::new(&args.machine).unwrap();
+        MachineConfig::new(&args.machine).unwrap()
+    }
+
+    fn warnings(options: &[&str]) -> Vec<String> {
+        let config = configured(options);
         let pool_size = |pool: usize| config.pools[pool].size;
         let devices =
             config.devices.iter().map(|device| machine::open(device, pool_size(device.pool)).unwrap());
@@ -134,5 +168,37 @@ mod tests {
             warning
                 .starts_with(&format!("the memory of blk0 has 2097152 bytes, and its devices want {eight} "))
         );
+    }
+    /// Taps need not exist for this.
+    #[test]
+    fn each_network_device_has_a_mac_of_its_own() {
+        let (one, two) = ("mac=02:00:00:00:00:01", "mac=02:00:00:00:00:02");
+        let config = configured(&["--pool=8M", "--net=tap=t0"]);
+        let DeviceKind::Net { mac, .. } = config.devices[0].kind else { panic!() };
+        let derived = format!("mac={mac}");
+        for (macs, expected) in [
+            (&["", ""][..], &[][..]),
+            (&[one, two], &[]),
+            (&[one, two, one], &[("net0 and net2", "02:00:00:00:00:01")]),
+            (
+                &[one, one, one],
+                &[("net0 and net1", "02:00:00:00:00:01"), ("net0 and net2", "02:00:00:00:00:01")],
+            ),
+            // One says what another one has without a word.
+            (&["", &derived], &[("net0 and net1", derived.trim_start_matches("mac="))]),
+        ] {
+            let nets = (0..).zip(macs).map(|(n, mac)| format!("--net=tap=t{n},{mac}"));
+            let nets: Vec<_> = nets.map(|option| option.trim_end_matches(',').to_owned()).collect();
+            let options = ["--pool=8M", "--rng"].into_iter().chain(nets.iter().map(|net| &**net));
+            let config = configured(&options.collect::<Vec<_>>());
+            let warnings = equal_macs(&config.devices);
+            assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+            for (warning, (names, mac)) in warnings.iter().zip(expected) {
+                assert!(
+                    warning.starts_with(&format!("{names} have the same MAC address, {mac}: ")),
+                    "{warning}"
+                );
+            }
+        }
     }
 }

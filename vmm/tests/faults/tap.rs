@@ -226,3 +226,22 @@ fn a_tap_is_found_where_sysfs_does_not_show_it() {
     guest.orders(&[("send 100", "sent")]);
     guest.end().exit_code(0).host_errors("net0", &[]);
 }
+
+/// At the start, and in the report.
+#[test]
+fn two_devices_with_one_mac_are_warned_of() {
+    if !kvm() || !place::enter() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let mut command = cvmm(folder.path());
+    for tap in ["t0", "t1"] {
+        place::tap_alone(tap);
+        command.args(["--net", &format!("tap={tap},mac=02:00:00:00:00:01")]);
+    }
+    let ended = Guest::start(command, folder.path()).end();
+    let [warning] = &ended.report["warnings"].as_array().unwrap()[..] else { panic!("{:#}", ended.report) };
+    let warning = warning.as_str().unwrap();
+    assert!(warning.starts_with("net0 and net1 have the same MAC address, 02:00:00:00:00:01: "), "{warning}");
+    assert!(ended.log.contains(warning), "{}", ended.log);
+}
