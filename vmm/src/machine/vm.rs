@@ -74,7 +74,7 @@ pub struct Vm {
     /// Keeps private memory mapped.
     _private: SealedMemory,
     /// Keeps the pools mapped, those that no device has, too: KVM goes on with what was mapped there.
-    _pools: Vec<Pool>,
+    pub pools: Vec<Pool>,
 }
 
 /// Opens KVM and makes an empty VM with its interrupt controllers.
@@ -186,7 +186,7 @@ impl Vm {
             console_ready,
             devices: virtio,
             _private: private,
-            _pools: pools,
+            pools,
         };
         Ok((vm, workers))
     }

@@ -7,6 +7,7 @@ mod images;
 mod input;
 mod io_thread;
 mod open_files;
+mod prefault;
 mod signals;
 mod vcpu;
 mod warnings;
@@ -33,6 +34,8 @@ use console::{Lost, open_console};
 use control::{Control, ExitRequest};
 use images::{create, loader_error, open_images, refuse_overwriting, with_path, write_copies};
 use io_thread::IoThread;
+pub(crate) use prefault::MADV_COLLAPSE;
+use prefault::Prefault;
 use signals::Signals;
 use vcpu::{Shared, Vcpus};
 
@@ -83,6 +86,7 @@ struct Guest {
     vm: Vm,
     vcpus: Vcpus,
     io: Vec<IoThread>,
+    prefault: Prefault,
     /// Disks that the guest may have written.
     disks: Vec<Arc<Image>>,
     console: Lost,
@@ -139,12 +143,13 @@ impl Guest {
                 IoThread::start((&device.name, kind), worker, Arc::clone(&exit), &sandbox)
             })
             .collect::<Result<_>>()?;
+        let prefault = Prefault::start(&vm.pools, &sandbox)?;
         let moves_memory = machine.virtio.iter().any(|device| device.own_memory().is_some());
         let shared = Shared { vm: &vm, exit: &exit, moves_memory, cpuinfo };
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
-        Ok(Self { machine, vm, vcpus, io, disks, console, control, sandbox, told })
+        Ok(Self { machine, vm, vcpus, io, prefault, disks, console, control, sandbox, told })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
@@ -152,6 +157,7 @@ impl Guest {
         let outcome = self.control.wait();
         self.vcpus.stop();
         self.io.into_iter().for_each(IoThread::stop);
+        self.prefault.stop();
         // Whatever else it led to: this is why. What comes of it below is told, too.
         let mut outcome = sandbox::violation().map_or(outcome, Outcome::from);
         for disk in &self.disks {

@@ -9,6 +9,7 @@ use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 
 use super::ThreadKind;
 use crate::host::disk;
+use crate::run::MADV_COLLAPSE;
 
 // Linux, Documentation/virt/kvm/api.rst.
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
@@ -50,7 +51,7 @@ pub(super) const FAILING: &[c_long] = &[
 
 /// All that a thread of this kind may call.
 pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
-    let mut calls = common();
+    let mut calls = common(kind);
     let mut ioctls = Vec::new();
     match kind {
         ThreadKind::Main => {
@@ -113,13 +114,18 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                 Kind::Rng => {}
             }
         }
+        // Its advice is in the list of all.
+        ThreadKind::Prefault => {}
     }
-    calls.push((libc::SYS_ioctl, When::OneOf { argument: 1, values: ioctls }));
+    // Of no value at all, the condition would hold for each.
+    if !ioctls.is_empty() {
+        calls.push((libc::SYS_ioctl, When::OneOf { argument: 1, values: ioctls }));
+    }
     calls
 }
 
 /// What every thread needs: memory, locks, eventfds, the console and the log, and its end, also by a panic.
-fn common() -> Vec<Allowed> {
+fn common(kind: ThreadKind) -> Vec<Allowed> {
     let always = [
         libc::SYS_read,
         libc::SYS_write,
@@ -151,7 +157,7 @@ fn common() -> Vec<Allowed> {
     };
     let no_code = When::Without { argument: 2, bits: u64::from(libc::PROT_EXEC.cast_unsigned()) };
     // Not MADV_DODUMP: guest memory stays out of core dumps.
-    let advice = [
+    let mut advice = vec![
         libc::MADV_DONTNEED,
         libc::MADV_FREE,
         libc::MADV_HUGEPAGE,
@@ -159,6 +165,9 @@ fn common() -> Vec<Allowed> {
         MADV_GUARD_INSTALL,
         MADV_GUARD_REMOVE,
     ];
+    if kind == ThreadKind::Prefault {
+        advice.extend([libc::MADV_POPULATE_WRITE, MADV_COLLAPSE]);
+    }
     let mut calls: Vec<Allowed> = always.map(|call| (call, When::Always)).into();
     calls.extend([
         (libc::SYS_mmap, no_code.clone()),
@@ -192,12 +201,14 @@ mod tests {
         ThreadKind::Device(Kind::Blk),
         ThreadKind::Device(Kind::Net),
         ThreadKind::Device(Kind::Rng),
+        ThreadKind::Prefault,
     ];
 
     /// The ioctls that this kind of thread may ask for.
     fn requests(kind: ThreadKind) -> Vec<u64> {
         let ioctl = |(call, when)| (call == libc::SYS_ioctl).then_some(when);
         match &allowed(kind).into_iter().filter_map(ioctl).collect::<Vec<_>>()[..] {
+            [] => Vec::new(),
             [When::OneOf { argument: 1, values }] => values.clone(),
             other => panic!("requests are not listed once: {other:?}"),
         }
@@ -320,6 +331,18 @@ mod tests {
                 requests(kind).into_iter().filter(|request| request >> 8 & 0xff == 0x12).collect();
             let expected: &[u64] = if kind == ThreadKind::Device(Kind::Blk) { &[0x1277] } else { &[] };
             assert_eq!(block, expected, "{kind:?}");
+        }
+    }
+
+    /// Of two conditions on one call, one would be forgotten; and one of no values is none.
+    #[test]
+    fn each_call_has_one_condition() {
+        for &kind in KINDS {
+            let mut calls: Vec<_> = allowed(kind).iter().map(|(call, _)| *call).collect();
+            calls.sort_unstable();
+            assert!(calls.windows(2).all(|pair| pair[0] != pair[1]), "{kind:?}: {calls:?}");
+            let empty = |(_, when): &Allowed| matches!(when, When::OneOf { values, .. } if values.is_empty());
+            assert!(!allowed(kind).iter().any(empty), "{kind:?}");
         }
     }
 

@@ -36,6 +36,8 @@ pub enum ThreadKind {
     },
     /// Serves a device of this kind.
     Device(Kind),
+    /// Backs pools by memory while the guest boots.
+    Prefault,
 }
 
 /// What confines this process while the guest runs.
@@ -109,13 +111,14 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [ThreadKind; 6] = [
+    const KINDS: [ThreadKind; 7] = [
         ThreadKind::Main,
         ThreadKind::Vcpu { moves_memory: false },
         ThreadKind::Vcpu { moves_memory: true },
         ThreadKind::Device(Kind::Blk),
         ThreadKind::Device(Kind::Net),
         ThreadKind::Device(Kind::Rng),
+        ThreadKind::Prefault,
     ];
 
     /// What no line of ours asks for: libc and the standard library do, when memory is wanted, and when a thread panics.

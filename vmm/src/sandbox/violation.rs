@@ -46,6 +46,7 @@ impl fmt::Display for Violation {
             Some(ThreadKind::Main) => f.write_str("the main thread")?,
             Some(ThreadKind::Vcpu { .. }) => f.write_str("a vCPU thread")?,
             Some(ThreadKind::Device(kind)) => write!(f, "the thread of a device ({kind:?})")?,
+            Some(ThreadKind::Prefault) => f.write_str("the thread that backs pools")?,
             None => f.write_str("a thread")?,
         }
         let call = self.call;
