@@ -4,7 +4,11 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
+use std::fmt::Display;
 use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr;
 
 use cvmm_arch::native::{boot, layout};
 use cvmm_devices::pool::Pool;
@@ -15,7 +19,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
-    MmapRegion,
+    MmapRegion, mmap::MmapRegionBuilder,
 };
 
 use crate::{Error, Result};
@@ -40,12 +44,14 @@ impl GuestMemory {
     /// Maps the memory of `machine`.
     pub fn new(machine: &Machine) -> Result<Self> {
         let ranges: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
-        let private: Vec<_> = layout::private(&machine.memory, &ranges)
-            .iter()
-            .map(|range| Ok((GuestAddress(range.base()), bytes(*range)?)))
-            .collect::<Result<_>>()?;
-        let private = GuestMemoryMmap::from_ranges(&private)
-            .map_err(|error| Error::Host(format!("guest memory can't be mapped: {error}")))?;
+        let failed = |error: &dyn Display| Error::Host(format!("guest memory can't be mapped: {error}"));
+        let private = layout::private(&machine.memory, &ranges).into_iter().map(|range| {
+            let mapping = map(bytes(range)?, None).map_err(|error| failed(&error))?;
+            GuestRegionMmap::new(mapping, GuestAddress(range.base()))
+                .ok_or_else(|| failed(&"it has no place"))
+        });
+        let private = private.collect::<Result<Vec<_>>>()?;
+        let private = GuestMemoryMmap::from_regions(private).map_err(|error| failed(&error))?;
         private.iter().try_for_each(|region| keep_from_core_dumps(region.as_ptr(), region.size()))?;
         let pools = machine.pools.iter().map(|pool| map_pool(&pool.name, pool.range));
         let pools = pools.collect::<Result<_>>()?;
@@ -115,11 +121,49 @@ pub(super) fn map_pool(name: &str, range: Range) -> Result<Pool> {
     file.set_len(range.size()).map_err(|e| failed("made", e.to_string()))?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
-    let mapping = MmapRegion::from_file(FileOffset::new(file, 0), bytes(range)?)
-        .map_err(|e| failed("mapped", e.to_string()))?;
+    let mapping = map(bytes(range)?, Some(file)).map_err(|e| failed("mapped", e.to_string()))?;
     keep_from_core_dumps(mapping.as_ptr(), mapping.size())?;
     advise_huge(mapping.as_ptr(), mapping.size());
     Pool::new(name, range.base(), mapping).ok_or_else(|| failed("placed", range.to_string()))
+}
+
+/// A large page of x86_64 and aarch64.
+const LARGE: usize = 2 << 20;
+
+/// Maps `size` bytes of memory, of `file` if there is one. The mapping begins at a large page, as its guest-physical range
+/// does: KVM gives the guest a large page only where both addresses agree. It stays until the process ends, as the VM does.
+fn map(size: usize, file: Option<File>) -> io::Result<MmapRegion> {
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let (kind, fd) = match &file {
+        Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
+        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+    };
+    let flags = kind | libc::MAP_NORESERVE;
+    let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let room = size.checked_add(LARGE).ok_or(io::ErrorKind::InvalidInput)?;
+    let mapped = |address: *mut libc::c_void| match address {
+        libc::MAP_FAILED => Err(io::Error::last_os_error()),
+        address => Ok(address.cast::<u8>()),
+    };
+    // SAFETY: the kernel chooses the address.
+    let reserved = mapped(unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, nothing, -1, 0) })?;
+    let before = reserved.align_offset(LARGE);
+    let place = reserved.wrapping_add(before);
+    // SAFETY: the range is inside of what was just reserved, which nobody else knows.
+    let address = mapped(unsafe { libc::mmap(place.cast(), size, prot, flags | libc::MAP_FIXED, fd, 0) })?;
+    for (unused, bytes) in [(reserved, before), (place.wrapping_add(size), LARGE - before)] {
+        if bytes > 0 {
+            // SAFETY: the range is the reserved one before or after the mapping. A failure keeps some addresses from us.
+            unsafe { libc::munmap(unused.cast(), bytes) };
+        }
+    }
+    let builder = MmapRegionBuilder::new(size).with_mmap_prot(prot).with_mmap_flags(flags);
+    let builder = match file {
+        Some(file) => builder.with_file_offset(FileOffset::new(file, 0)),
+        None => builder,
+    };
+    // SAFETY: it is a mapping of that size, which is never taken away.
+    unsafe { builder.with_raw_mmap_pointer(address) }.build().map_err(io::Error::other)
 }
 
 /// What a guest keeps in its memory is not for whoever reads a core dump of ours.
@@ -185,6 +229,7 @@ mod tests {
         assert!(mappings.len() > 1, "below and above 4 GiB");
         mappings.extend(memory.pools.iter().map(|pool| pool.mapping().0));
         for address in mappings {
+            assert!(address.is_multiple_of(LARGE as u64), "{address:x}: no large page begins there");
             let flags = vm_flags(address);
             assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{address:x}: {flags}");
         }

@@ -149,6 +149,7 @@ impl Guest {
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
+        prefault.go();
         Ok(Self { machine, vm, vcpus, io, prefault, disks, console, control, sandbox, told })
     }
 

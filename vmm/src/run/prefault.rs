@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
 use cvmm_devices::pool::Pool;
@@ -23,16 +24,22 @@ pub const MADV_COLLAPSE: libc::c_int = 25;
 /// The thread that does it; it ends by itself.
 #[derive(Debug)]
 pub struct Prefault {
+    go: Sender<()>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Prefault {
-    /// Starts the thread, confined.
+    /// Starts the thread, confined. It waits for [`Prefault::go`].
     pub fn start(pools: &[Pool], sandbox: &Sandbox) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let (until, pools) = (Arc::clone(&stop), pools.to_vec());
+        let (go, start) = mpsc::channel();
         let body = move || {
+            // An error: the guest was not started.
+            if start.recv().is_err() {
+                return;
+            }
             for pool in &pools {
                 let (address, bytes) = pool.mapping();
                 let pieces = (0..bytes / LARGE).map(|index| address + index * LARGE);
@@ -42,7 +49,14 @@ impl Prefault {
             }
         };
         let thread = sandbox.spawn("prefault", ThreadKind::Prefault, body)?;
-        Ok(Self { stop, thread })
+        Ok(Self { go, stop, thread })
+    }
+
+    /// Begins. Not before the guest runs: other threads that start meanwhile would wait for the lock of this process's
+    /// mappings.
+    pub fn go(&self) {
+        // It waits for nothing else.
+        let _ = self.go.send(());
     }
 
     /// Returns when the thread has ended.
