@@ -10,6 +10,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use cpio::newc;
 
+use crate::kernel::DebianKernel;
+use crate::modules;
+
 const DIRECTORY: u32 = 0o040_755;
 const REGULAR: u32 = 0o100_000;
 const SYMBOLIC_LINK: u32 = 0o120_777;
@@ -55,6 +58,16 @@ impl Initramfs {
         self.file(path, 0o755, &content)
     }
 
+    /// Adds the modules that are `wanted`, and what they depend on, in the order in which [`modules::load`] loads them.
+    pub fn modules(&mut self, kernel: &DebianKernel, wanted: &[&str]) -> Result<()> {
+        self.folder(&modules::FOLDER[1..])?;
+        for (index, module) in modules::in_load_order(&kernel.modules, wanted)?.iter().enumerate() {
+            let path = format!("{}/{index:02}-{}.ko", &modules::FOLDER[1..], module.name);
+            self.file(&path, 0o644, &module.content)?;
+        }
+        Ok(())
+    }
+
     /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, to: &str) -> Result<()> {
         self.folder(parent(path))?;
@@ -82,6 +95,18 @@ impl Initramfs {
 pub fn guest_initramfs(guest_init: &Path) -> Result<Vec<u8>> {
     let mut initramfs = Initramfs::new()?;
     initramfs.program("init", guest_init)?;
+    initramfs.finish()
+}
+
+/// The same for a kernel whose drivers are modules, of which it gets those that are `wanted`.
+pub fn guest_initramfs_with_modules(
+    guest_init: &Path,
+    kernel: &DebianKernel,
+    wanted: &[&str],
+) -> Result<Vec<u8>> {
+    let mut initramfs = Initramfs::new()?;
+    initramfs.program("init", guest_init)?;
+    initramfs.modules(kernel, wanted)?;
     initramfs.finish()
 }
 

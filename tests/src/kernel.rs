@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Debian's cloud kernel, for the emulated KVM host. It is fetched and unpacked, never installed.
+//! Debian's kernels: the cloud kernel for the emulated KVM host, and both as guests. They are fetched and unpacked, never
+//! installed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,33 +11,57 @@ use anyhow::{Context, Result, bail};
 
 use crate::{packages, workspace};
 
-/// Depends on the newest concrete kernel image package of the release.
-const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// Which of Debian's kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// For virtual machines of clouds.
+    Cloud,
+    /// For everything.
+    Generic,
+}
+
+impl Flavour {
+    /// Depends on the newest concrete kernel image package of the release.
+    fn meta_package(self) -> &'static str {
+        match self {
+            Self::Cloud => "linux-image-cloud-amd64",
+            Self::Generic => "linux-image-amd64",
+        }
+    }
+
+    /// Whether a concrete package is of this flavour.
+    fn has(self, package: &str) -> bool {
+        package.contains("-cloud-") == (self == Self::Cloud)
+    }
+}
 
 /// A kernel image and its modules.
 #[derive(Debug, Clone)]
-pub struct CloudKernel {
+pub struct DebianKernel {
     /// The bzImage.
     pub image: PathBuf,
     /// The folder `lib/modules/RELEASE`.
     pub modules: PathBuf,
 }
 
-impl CloudKernel {
+impl DebianKernel {
     /// The cached kernel, or else the one that this machine's package lists name.
-    pub fn get() -> Result<Self> {
+    pub fn get(flavour: Flavour) -> Result<Self> {
         let cache = workspace::lab_dir().join("kernel");
-        match Self::cached(&cache) {
+        match Self::cached(&cache, flavour) {
             Some(kernel) => Ok(kernel),
-            None => fetch(&cache).context("cannot fetch Debian's cloud kernel for the emulated KVM host"),
+            None => {
+                fetch(&cache, flavour).with_context(|| format!("cannot fetch {}", flavour.meta_package()))
+            }
         }
     }
 
     /// The most recently unpacked kernel.
-    fn cached(cache: &Path) -> Option<Self> {
+    fn cached(cache: &Path, flavour: Flavour) -> Option<Self> {
         let mut folders: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(cache)
             .ok()?
             .flatten()
+            .filter(|entry| flavour.has(&entry.file_name().to_string_lossy()))
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
         folders.sort();
@@ -52,11 +77,11 @@ impl CloudKernel {
     }
 }
 
-fn fetch(cache: &Path) -> Result<CloudKernel> {
+fn fetch(cache: &Path, flavour: Flavour) -> Result<DebianKernel> {
     if packages::is_root() {
         packages::apt_get(&["update"])?;
     }
-    let (package, version) = concrete_package()?;
+    let (package, version) = concrete_package(flavour)?;
     eprintln!("lab: fetching {package} {version}");
 
     std::fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
@@ -70,7 +95,7 @@ fn fetch(cache: &Path) -> Result<CloudKernel> {
     let archive = only_entry(aside.path(), &package)?;
     let tree = aside.path().join("tree");
     run(Command::new("dpkg").arg("--extract").arg(&archive).arg(&tree))?;
-    CloudKernel::unpacked_in(&tree)?;
+    DebianKernel::unpacked_in(&tree)?;
 
     let folder = cache.join(format!("{package}_{}", version.replace(':', "_")));
     match std::fs::rename(&tree, &folder) {
@@ -78,20 +103,21 @@ fn fetch(cache: &Path) -> Result<CloudKernel> {
         Err(_) if folder.exists() => {}
         result => result.with_context(|| format!("cannot create {}", folder.display()))?,
     }
-    CloudKernel::unpacked_in(&folder)
+    DebianKernel::unpacked_in(&folder)
 }
 
 /// The name and version that the meta package stands for.
-fn concrete_package() -> Result<(String, String)> {
+fn concrete_package(flavour: Flavour) -> Result<(String, String)> {
     let output = Command::new("apt-cache")
-        .args(["show", "--no-all-versions", META_PACKAGE])
+        .args(["show", "--no-all-versions", flavour.meta_package()])
         .stderr(Stdio::null())
         .output()
-        .context("cannot run apt-cache: the emulated KVM host needs a kernel from Debian")?;
+        .context("cannot run apt-cache: the lab needs a kernel from Debian")?;
     let record = String::from_utf8_lossy(&output.stdout);
     parse_depends(&record).with_context(|| {
         format!(
-            "apt does not know {META_PACKAGE}. As root, run: apt-get update (Debian 12 or later is needed)"
+            "apt does not know {}. As root, run: apt-get update (Debian 12 or later is needed)",
+            flavour.meta_package()
         )
     })
 }
@@ -140,14 +166,16 @@ mod tests {
     #[test]
     fn a_half_unpacked_kernel_is_not_taken_from_the_cache() {
         let cache = tempfile::tempdir().unwrap();
-        let folder = cache.path().join("linux-image-1");
+        let folder = cache.path().join("linux-image-1-cloud-amd64_1");
         std::fs::create_dir_all(folder.join("boot")).unwrap();
         std::fs::write(folder.join("boot/vmlinuz-1"), "").unwrap();
-        assert!(CloudKernel::cached(cache.path()).is_none());
+        assert!(DebianKernel::cached(cache.path(), Flavour::Cloud).is_none());
 
         std::fs::create_dir_all(folder.join("usr/lib/modules/1")).unwrap();
-        let kernel = CloudKernel::cached(cache.path()).unwrap();
+        let kernel = DebianKernel::cached(cache.path(), Flavour::Cloud).unwrap();
         assert_eq!(kernel.image, folder.join("boot/vmlinuz-1"));
         assert_eq!(kernel.modules, folder.join("usr/lib/modules/1"));
+        // Nor one of the other flavour.
+        assert!(DebianKernel::cached(cache.path(), Flavour::Generic).is_none());
     }
 }

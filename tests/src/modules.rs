@@ -6,12 +6,29 @@
 //! themselves.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use nix::kmod::ModuleInitFlags;
 
 use crate::packages;
+
+/// Where an initial file system has them, their names beginning with their place in the order.
+pub const FOLDER: &str = "/modules";
+
+/// Loads what is in [`FOLDER`].
+pub fn load() -> Result<()> {
+    let mut files: Vec<_> = std::fs::read_dir(FOLDER)?.collect::<Result<_, _>>()?;
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    for file in files {
+        let module = File::open(file.path())?;
+        nix::kmod::finit_module(&module, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("cannot load {}", file.path().display()))?;
+    }
+    Ok(())
+}
 
 /// One module, unpacked.
 #[derive(Debug)]

@@ -40,8 +40,11 @@ mod rng;
 mod start;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 use anyhow::bail;
+
+use crate::modules;
 
 use options::Options;
 use report::{Report, say};
@@ -89,6 +92,12 @@ fn assertions(report: &Report) -> Options {
         report.check("file-systems", || Err(error));
     }
     start::quieten_kernel();
+    // Of a distribution's kernel, which has few drivers in it.
+    if Path::new(modules::FOLDER).exists()
+        && let Err(error) = modules::load()
+    {
+        report.check("modules", || Err(error));
+    }
     let command_line = machine::text("/proc/cmdline").unwrap_or_default();
     let options = Options::parse(&command_line);
     for word in words(&options) {

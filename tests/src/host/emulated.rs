@@ -21,8 +21,8 @@ use super::console::ConsoleLog;
 use super::{CVMM, Connection, GUEST_INITRD, GUEST_KERNEL, PATCHED_KERNEL};
 use crate::build::Programs;
 use crate::initramfs::{Initramfs, guest_initramfs};
-use crate::kernel::CloudKernel;
-use crate::{modules, packages, workspace};
+use crate::kernel::{DebianKernel, Flavour};
+use crate::{packages, workspace};
 
 /// KVM, and the devices of the emulated machine that the agent uses. PCI and ext4 are built in.
 const MODULES: [&str; 4] = ["kvm-amd", "tun", "virtio_pci", "virtio_console"];
@@ -57,7 +57,7 @@ pub struct Machine {
 pub fn start(programs: &Programs, cpus: u32, memory_mib: u64) -> Result<Connection> {
     static SERIAL: AtomicU32 = AtomicU32::new(0);
     packages::require(&[packages::QEMU])?;
-    let kernel = CloudKernel::get()?;
+    let kernel = DebianKernel::get(Flavour::Cloud)?;
     let initramfs = in_memory(&initramfs(&kernel, programs)?)?;
     let console = ConsoleLog::create(SERIAL.fetch_add(1, Ordering::Relaxed))?;
     let (channel, theirs) = UnixStream::pair()?;
@@ -73,12 +73,10 @@ pub fn start(programs: &Programs, cpus: u32, memory_mib: u64) -> Result<Connecti
     }
 }
 
-fn initramfs(kernel: &CloudKernel, programs: &Programs) -> Result<Vec<u8>> {
+fn initramfs(kernel: &DebianKernel, programs: &Programs) -> Result<Vec<u8>> {
     let mut initramfs = Initramfs::new()?;
     initramfs.program("init", &programs.host_agent)?;
-    for (index, module) in modules::in_load_order(&kernel.modules, &MODULES)?.iter().enumerate() {
-        initramfs.file(&format!("modules/{index:02}-{}.ko", module.name), 0o644, &module.content)?;
-    }
+    initramfs.modules(kernel, &MODULES)?;
     initramfs.program(&CVMM[1..], &programs.cvmm)?;
     initramfs.file(&GUEST_INITRD[1..], 0o644, &guest_initramfs(&programs.guest_init)?)?;
     for (name, kernel) in
@@ -100,7 +98,7 @@ fn in_memory(content: &[u8]) -> Result<OwnedFd> {
 }
 
 fn qemu(
-    kernel: &CloudKernel,
+    kernel: &DebianKernel,
     initramfs: &OwnedFd,
     channel: &UnixStream,
     console: &ConsoleLog,
@@ -110,11 +108,12 @@ fn qemu(
     let mut qemu = Command::new(packages::find(packages::QEMU.program).context("QEMU is not installed")?);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-machine", "q35,graphics=off", "-accel", "tcg,thread=multi,tb-size=1024"])
-        // Without xsave: QEMU does not let KVM intercept XSETBV, so a guest's CPUID would disagree with its registers.
+        // Without xsave: QEMU does not let KVM intercept XSETBV, so a guest's CPUID would disagree with its registers. Then
+        // without what needs it, too: newer guests use AVX wherever CPUID has it.
         // Without cx16: QEMU 7.2's CMPXCHG16B leaves garbage in the flags, and an interrupt after it brings the kernel down.
         .args([
             "-cpu",
-            "max,+svm,+npt,-xsave,-cx16",
+            "max,+svm,+npt,-xsave,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-cx16",
             "-smp",
             &cpus.to_string(),
             "-m",

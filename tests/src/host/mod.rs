@@ -291,7 +291,7 @@ pub fn prepare(kind: Kind) -> Result<()> {
         Kind::Kvm => Ok(()),
         Kind::Emulated => {
             packages::require(&[packages::QEMU]).context("the emulated KVM host needs QEMU")?;
-            kernel::CloudKernel::get().map(drop)
+            kernel::DebianKernel::get(kernel::Flavour::Cloud).map(drop)
         }
     }
 }

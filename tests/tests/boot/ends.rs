@@ -17,7 +17,7 @@ fn poweroff_is_exit_code_0() {
 #[test]
 fn reset_is_exit_code_5() {
     let ended_by = by_itself(1, "cvmm.end=reset", 5, "reset");
-    assert_eq!(ended_by, "the guest asked for a reset (keyboard controller)");
+    assert_eq!(ended_by, "the guest asked for a reset (reset control register)");
 }
 
 #[test]

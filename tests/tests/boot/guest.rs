@@ -23,6 +23,7 @@ pub struct Guest<'h> {
     /// Name, size, base if one was asked for; the first is the default one.
     pools: Vec<(String, u64, Option<u64>)>,
     kernel: Option<String>,
+    initrd: Option<String>,
     patched: bool,
     words: Vec<String>,
     options: Vec<String>,
@@ -39,6 +40,7 @@ impl<'h> Guest<'h> {
             cpus: 1,
             pools: vec![("pool".into(), 8 * MIB, None)],
             kernel: None,
+            initrd: None,
             patched: false,
             words: vec![format!("cvmm.test={test}")],
             options: Vec::new(),
@@ -69,6 +71,11 @@ impl<'h> Guest<'h> {
     /// Another kernel than the project's, by its path on the host.
     pub fn kernel(self, path: String) -> Self {
         Self { kernel: Some(path), ..self }
+    }
+
+    /// Another initial file system than the project's, by its path on the host.
+    pub fn initrd(self, path: String) -> Self {
+        Self { initrd: Some(path), ..self }
     }
 
     /// The project's kernel with its patches.
@@ -115,10 +122,11 @@ impl<'h> Guest<'h> {
         let tools = self.host.tools().unwrap();
         let ours = if self.patched { &tools.patched_kernel } else { &tools.kernel };
         let kernel = self.kernel.clone().unwrap_or_else(|| ours.display().to_string());
+        let initrd = self.initrd.clone().unwrap_or_else(|| tools.initrd.display().to_string());
         let mut arguments = vec![
             "run".to_owned(),
             format!("--kernel={kernel}"),
-            format!("--initrd={}", tools.initrd.display()),
+            format!("--initrd={initrd}"),
             format!("--mem={}", self.mem),
             format!("--cpus={}", self.cpus),
             format!("--report={}", self.folder.file("report.json")),

@@ -9,6 +9,7 @@ mod arguments;
 mod blk;
 mod console;
 mod disk;
+mod distribution;
 mod dsdt;
 mod dtb;
 mod ends;

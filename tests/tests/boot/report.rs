@@ -21,7 +21,19 @@ pub struct Report {
     pub spec: Spec,
     pub devices: Vec<Device>,
     pub refused: u64,
+    pub exits: Vec<Exits>,
     pub warnings: Vec<String>,
+}
+
+/// Accesses to registers; without a place, of those that move, and where nothing is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exits {
+    pub bus: String,
+    pub base: Option<u64>,
+    pub size: Option<u64>,
+    pub reads: u64,
+    pub writes: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,6 +168,10 @@ impl Report {
         assert_eq!((self.version, self.cpus, self.memory.total), (1, cpus, mem));
         assert!(!self.memory.enforcement.is_empty());
         assert!(self.sandbox.seccomp, "{self:#?}");
+        // A guest that writes on its console looks whether it may, for each byte at first.
+        let uart = self.exits.iter().find(|exits| (&*exits.bus, exits.base) == ("mmio", Some(0xd100_0000)));
+        let uart = uart.unwrap_or_else(|| panic!("nothing written to the UART: {:#?}", self.exits));
+        assert!(uart.size == Some(8) && uart.reads > 50 && uart.writes > 50, "{uart:?}");
         assert!(self.sandbox.landlock.as_ref().is_none_or(|abi| abi.starts_with("abi ")), "{self:#?}");
         assert_eq!(self.memory.pools.len(), pools.len(), "{self:#?}");
         for (pool, (name, size, base)) in self.memory.pools.iter().zip(pools) {

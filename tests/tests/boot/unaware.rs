@@ -39,7 +39,7 @@ fn a_disk_stays_unread() {
 }
 
 /// Each queue of each device was refused because of where its descriptor table is, and no byte was moved.
-fn assert_nothing_moved(ended: &Ended<'_>, devices: &[(&str, usize)]) {
+pub fn assert_nothing_moved(ended: &Ended<'_>, devices: &[(&str, usize)]) {
     let report = &ended.report;
     assert_eq!(report.devices.len(), devices.len());
     for (name, queues) in devices {

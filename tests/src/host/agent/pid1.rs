@@ -7,16 +7,14 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::kmod::ModuleInitFlags;
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::tap;
+use crate::modules;
 
 /// The virtio-serial port to the lab, the first one after the console's.
 const PORT: &str = "/dev/vport0p1";
-/// The modules, their names beginning with their place in the order.
-const MODULES: &str = "/modules";
 
 /// Sets the host up and opens the channel to the lab.
 pub fn be_init() -> Result<File> {
@@ -42,7 +40,7 @@ pub fn be_init() -> Result<File> {
     for (file, value) in [("enabled", "always"), ("shmem_enabled", "advise")] {
         std::fs::write(format!("{huge}/{file}"), value).with_context(|| format!("cannot set {file}"))?;
     }
-    load_modules()?;
+    modules::load()?;
     tap::bring_up_loopback()?;
     open_port()
 }
@@ -53,17 +51,6 @@ pub fn power_off() -> ! {
         Ok(never) => match never {},
         Err(error) => panic!("cannot power off: {error}"),
     }
-}
-
-fn load_modules() -> Result<()> {
-    let mut files: Vec<_> = std::fs::read_dir(MODULES)?.collect::<Result<_, _>>()?;
-    files.sort_by_key(std::fs::DirEntry::file_name);
-    for file in files {
-        let module = File::open(file.path())?;
-        nix::kmod::finit_module(&module, c"", ModuleInitFlags::empty())
-            .with_context(|| format!("cannot load {}", file.path().display()))?;
-    }
-    Ok(())
 }
 
 /// Opens the port. Its driver works in the background: the node appears late, and is of use a moment later still (ENXIO).
