@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{packages, workspace};
 
@@ -87,14 +87,16 @@ fn fetch(cache: &Path, flavour: Flavour) -> Result<DebianKernel> {
     std::fs::create_dir_all(cache).with_context(|| format!("cannot create {}", cache.display()))?;
     // Unpacked aside and then renamed: what has a package's name is complete.
     let aside = tempfile::tempdir_in(cache)?;
-    run(Command::new("apt-get")
-        // The cache may lie where apt's own user cannot write.
-        .args(["--quiet=2", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", "download"])
-        .arg(format!("{package}={version}"))
-        .current_dir(aside.path()))?;
+    packages::run(
+        Command::new("apt-get")
+            // The cache may lie where apt's own user cannot write.
+            .args(["--quiet=2", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", "download"])
+            .arg(format!("{package}={version}"))
+            .current_dir(aside.path()),
+    )?;
     let archive = only_entry(aside.path(), &package)?;
     let tree = aside.path().join("tree");
-    run(Command::new("dpkg").arg("--extract").arg(&archive).arg(&tree))?;
+    packages::run(Command::new("dpkg").arg("--extract").arg(&archive).arg(&tree))?;
     DebianKernel::unpacked_in(&tree)?;
 
     let folder = cache.join(format!("{package}_{}", version.replace(':', "_")));
@@ -139,15 +141,6 @@ fn only_entry(folder: &Path, prefix: &str) -> Result<PathBuf> {
         .find(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
         .map(|entry| entry.path())
         .with_context(|| format!("there is no {prefix}* in {}", folder.display()))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).stdout(std::io::stderr()).status();
-    let name = command.get_program().to_string_lossy().into_owned();
-    match status.with_context(|| format!("cannot run {name}"))? {
-        status if status.success() => Ok(()),
-        status => bail!("{name} failed ({status})"),
-    }
 }
 
 #[cfg(test)]

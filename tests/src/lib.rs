@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod build;
+pub mod debian;
 pub mod fuzz;
 pub mod guest;
 pub mod host;

@@ -31,6 +31,8 @@ pub const IASL: Tool = Tool { program: "iasl", package: "acpica-tools" };
 pub const IP: Tool = Tool { program: "ip", package: "iproute2" };
 /// Unpacks the kernel modules of newer Debian releases.
 pub const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
+/// Makes a Debian root file system.
+pub const MMDEBSTRAP: Tool = Tool { program: "mmdebstrap", package: "mmdebstrap" };
 /// Compiles libFuzzer.
 pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 
@@ -70,6 +72,16 @@ pub fn require(tools: &[Tool]) -> Result<()> {
 /// Whether this process may install packages, make network interfaces and so on.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
+}
+
+/// Runs `command`; its output goes to stderr, where the lab's own messages go.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(std::io::stderr()).status();
+    let name = command.get_program().to_string_lossy().into_owned();
+    match status.with_context(|| format!("cannot run {name}"))? {
+        status if status.success() => Ok(()),
+        status => bail!("{name} failed ({status})"),
+    }
 }
 
 /// Runs apt-get without questions; its output goes to stderr, where the lab's own messages go.

@@ -8,6 +8,8 @@
 //! host  -> guest  the bytes down, then close
 //! ```
 //! Either end knows the seeds, so each checks what it got by itself, and the guest also learns what the host got.
+//!
+//! A guest of another system may fetch the same bytes by HTTP instead: `GET /SEED/BYTES`.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -63,6 +65,9 @@ pub struct Transfer {
 pub fn serve(mut stream: TcpStream) -> io::Result<Summary> {
     let mut plan = [0; 32];
     stream.read_exact(&mut plan)?;
+    if plan.starts_with(b"GET ") {
+        return answer(stream, &plan);
+    }
     let [magic, _seed_up, seed_down, bytes_down] = unpack(&plan);
     if magic != MAGIC {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "this is not guest-init's transfer test"));
@@ -73,6 +78,30 @@ pub fn serve(mut stream: TcpStream) -> io::Result<Summary> {
     send(&mut stream, seed_down, bytes_down)?;
     stream.shutdown(Shutdown::Write)?;
     Ok(received)
+}
+
+/// Answers an HTTP request that begins with `head` (RFC 9112); the connection ends with the answer.
+fn answer(mut stream: TcpStream, head: &[u8]) -> io::Result<Summary> {
+    let mut request = head.to_vec();
+    while !request.ends_with(b"\r\n\r\n") && request.len() < CHUNK {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        request.extend(byte);
+    }
+    let text = String::from_utf8_lossy(&request);
+    let path = text.split(' ').nth(1).and_then(|path| path.strip_prefix('/'));
+    let wanted = path.and_then(|path| path.split_once('/'));
+    match wanted.and_then(|(seed, bytes)| Some((seed.parse().ok()?, bytes.parse().ok()?))) {
+        Some((seed, bytes)) => {
+            write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\nConnection: close\r\n\r\n")?;
+            send(&mut stream, seed, bytes)?;
+        }
+        None => {
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?
+        }
+    }
+    stream.shutdown(Shutdown::Write)?;
+    Ok(Summary { bytes: 0, sha256: Sha256::digest([]).into() })
 }
 
 /// The guest's end. Judges nothing: the caller compares the summaries. `turned` is called when all is sent, and hardly
@@ -150,6 +179,24 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn the_same_bytes_come_by_http() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        for (path, status, expected) in
+            [("/7/100001", "200 OK", pattern::bytes(7, 100_001)), ("/other", "404 Not Found", vec![])]
+        {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+            serve(listener.accept().unwrap().0).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+            assert!(answer.starts_with(format!("HTTP/1.1 {status}\r\n").as_bytes()), "{path}");
+            assert!(answer[end..] == expected, "{path}");
+        }
+    }
 
     #[test]
     fn both_ends_agree_on_what_was_moved() {

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use cvmm_tests::bench::io::Order;
 use cvmm_tests::bench::io::comparison::Comparison;
 use cvmm_tests::host::Kind;
-use cvmm_tests::{bench, fuzz, pages, run, suite};
+use cvmm_tests::{bench, debian, fuzz, pages, run, suite};
 
 /// Runs cvmm and its tests on a KVM host.
 ///
@@ -115,6 +115,18 @@ enum LabCommand {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Makes a Debian root file system with systemd: an ext4 image of 1 GiB (sparse)
+    ///
+    /// It is made by mmdebstrap from the mirror that this machine's apt sources name, as root. Root has no password, and the
+    /// network is set up for the first tap of `cargo lab run`: 192.168.77.2, with the host at 192.168.77.1.
+    #[command(
+        after_help = "Example:\n  cargo lab debian root.ext4\n  cargo lab run --mem 512M --pool 64M \\\n    \
+                            --blk path=root.ext4 --net tap=tap0 --cmdline 'root=/dev/vda rw'"
+    )]
+    Debian {
+        /// The image
+        file: PathBuf,
+    },
     /// Searches with libFuzzer for inputs that make cvmm misbehave
     ///
     /// Prints how many inputs each target executed. The first search begins with the inputs in tests/fuzz/corpus. New inputs
@@ -158,6 +170,7 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
         LabCommand::Test { host, filter } => suite::test(host, filter.as_deref()),
         LabCommand::Fuzz { target, input: Some(input), .. } => fuzz::reproduce(target.as_deref(), &input),
         LabCommand::Fuzz { target, seconds, input: None } => fuzz::fuzz(target.as_deref(), seconds),
+        LabCommand::Debian { file } => debian::make(&file).map(|()| 0),
         LabCommand::Pages { folder } => pages::write(&folder),
         LabCommand::Bench { io, bounce, contend, kernel, host, rounds, json } => {
             let comparison = match (io, bounce, contend) {

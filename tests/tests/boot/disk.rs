@@ -60,6 +60,14 @@ pub fn put_file(image: &Path, from: &Path, name: &str) {
     assert_eq!(file(image, name), fs::read(from).unwrap());
 }
 
+/// Makes a symbolic link on an ext4 image.
+pub fn link(image: &Path, name: &str, to: &str) {
+    let output = e2fsprogs("debugfs", &["-w", "-R", &format!("symlink {name} {to}")], image);
+    // It ends with 0 whatever comes of a request; the first line is its version.
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.lines().count() <= 1, "{output:?}");
+}
+
 /// Replays the journal of an ext4 image, as the next mount would.
 pub fn replay_journal(image: &Path) {
     let output = e2fsprogs("e2fsck", &["-p", "-E", "journal_only"], image);

@@ -78,6 +78,11 @@ impl<'h> Guest<'h> {
         Self { initrd: Some(path), ..self }
     }
 
+    /// No initial file system: the kernel boots from a disk.
+    pub fn without_initrd(self) -> Self {
+        self.initrd(String::new())
+    }
+
     /// The project's kernel with its patches.
     pub fn patched(self) -> Self {
         Self { patched: true, ..self }
@@ -126,12 +131,14 @@ impl<'h> Guest<'h> {
         let mut arguments = vec![
             "run".to_owned(),
             format!("--kernel={kernel}"),
-            format!("--initrd={initrd}"),
             format!("--mem={}", self.mem),
             format!("--cpus={}", self.cpus),
             format!("--report={}", self.folder.file("report.json")),
             format!("--cmdline={}", self.words.join(" ")),
         ];
+        if !initrd.is_empty() {
+            arguments.push(format!("--initrd={initrd}"));
+        }
         for (index, (name, size, base)) in self.pools.iter().enumerate() {
             let base = base.map_or_else(String::new, |base| format!(",base={base:#x}"));
             let default = if index == 0 { ",default" } else { "" };

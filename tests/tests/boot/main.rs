@@ -8,6 +8,7 @@ mod acpi;
 mod arguments;
 mod blk;
 mod console;
+mod debian;
 mod disk;
 mod distribution;
 mod dsdt;

@@ -168,10 +168,8 @@ impl Subscriber {
 
     /// Reads what was typed, and hands it on.
     fn input(&mut self, ops: &mut EventOps) {
-        if let Some(input) = &mut self.input {
-            if input.read() {
-                self.exit.ask(Outcome::Stopped("stopped by the quit key".into()));
-            }
+        if self.input.as_mut().is_some_and(Input::read) {
+            self.exit.ask(Outcome::Stopped("stopped by the quit key".into()));
         }
         self.feed(ops);
     }
