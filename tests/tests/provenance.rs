@@ -235,7 +235,8 @@ fn the_image_is_the_release_that_is_named() {
         let version: Vec<u8> = image[place..].iter().copied().take_while(|byte| *byte != 0).collect();
         let version = String::from_utf8(version).unwrap();
         assert_eq!(version.split(' ').next(), Some(provenance.text("kernel_release")), "{version}");
-        assert!(image.len() < 3 << 20, "{}: {} bytes", provenance.name, image.len());
+        // Half a MiB of it is for what a distribution's init needs.
+        assert!(image.len() < 7 << 19, "{}: {} bytes", provenance.name, image.len());
     }
 }
 
