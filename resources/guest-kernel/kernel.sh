@@ -38,9 +38,10 @@ choose_kernel() {
     6.12) series=patches suffix='' record=PROVENANCE.toml ;;
     7.3)
         series=patches-7.3 suffix=-7.3 record=PROVENANCE-7.3-patched.toml
-        # x86 has no PREEMPT_NONE any more, and PROC_SYSCTL is a part of SYSCTL.
+        # x86 has no PREEMPT_NONE any more, PROC_SYSCTL is a part of SYSCTL, and ext4 does not select CRYPTO.
         edits=(-e s/^CONFIG_PREEMPT_NONE=y/CONFIG_PREEMPT_LAZY=y/
-            -e s/^CONFIG_PROC_SYSCTL=y/CONFIG_SYSCTL=y/)
+            -e s/^CONFIG_PROC_SYSCTL=y/CONFIG_SYSCTL=y/
+            -e /^CONFIG_CRYPTO_SHA256=y/iCONFIG_CRYPTO=y)
         ;;
     *) die "no patches for Linux $linux: 6.12 or 7.3" ;;
     esac
