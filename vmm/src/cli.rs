@@ -14,10 +14,10 @@ Exit codes:
   0  the guest powered off
   1  cvmm failed, or could not flush a disk, or could not write console output or the report
   2  an option is wrong, or a file that it names
-  3  the host can't run the guest: no usable KVM, or too little memory
+  3  the host can't run the guest: no usable KVM, too little memory, or too few open files
   4  the guest crashed: panic, triple fault, or an error inside KVM
   5  the guest asked for a reset
-  6  stopped from outside: SIGTERM, SIGINT, SIGHUP, or the quit key";
+  6  stopped from outside: by a signal that would end a process, such as SIGTERM, or by the quit key";
 
 /// A virtual machine monitor whose devices reach one pool of guest memory, and nothing else.
 #[derive(Debug, Parser)]
@@ -48,7 +48,7 @@ guest copies all DMA through it. A device refuses every address outside its pool
 
 A size is in bytes, or ends in K, M or G (powers of 1024); 0x begins a hexadecimal number. --mem and --pool take multiples
 of 2M, and --mem is 32M to 63G. A guest has at most 254 CPUs and 32 pools. A disk or network device has at most 8 queues.
-In a key=value list, write a comma inside a value twice.
+In a key=value list, write a comma inside a value twice, but not in --console file=PATH.
 
 On a terminal, Ctrl-A x quits, and Ctrl-A Ctrl-A sends Ctrl-A to the guest.
 
@@ -144,7 +144,8 @@ pub struct DescribeArgs {
 /// The options that describe the machine.
 #[derive(Args, Debug)]
 pub struct MachineArgs {
-    /// Text to add to the kernel command line. cvmm's own part names the console and asks for a reset after a panic
+    /// Text to add to the kernel command line. cvmm's own part names the console and says how the
+    /// kernel resets; a reboot= here replaces that
     #[arg(long, value_name = "STRING", allow_hyphen_values = true)]
     pub cmdline: Option<String>,
 
@@ -161,7 +162,8 @@ pub struct MachineArgs {
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
 
-    /// A disk: path=FILE[,ro][,serial=TEXT][,queues=N][,transport=mmio|pci][,pool=NAME]
+    /// A disk, a raw image: path=FILE[,ro][,format=raw][,serial=TEXT][,queues=N][,transport=mmio|pci][,pool=NAME]. format=raw
+    /// takes any bytes: without it, a file that begins like another format is refused
     #[arg(long, value_name = "BLK")]
     pub blk: Vec<OsString>,
 

@@ -76,7 +76,8 @@ enum LabCommand {
     /// - The time from exec to the first guest instruction. A tracer stops the VMM at the first ioctl(KVM_RUN) of any thread.
     ///   A seccomp filter hands this one call to the tracer, so nothing else is slowed. This uses the /dev/kvm of this machine
     ///   if it opens, even if it cannot run Linux.
-    /// - The time from exec to the first line of the guest's init program on the console, without a tracer.
+    /// - The time from exec to the first line of the guest's init program on the console, without a tracer. It is measured
+    ///   with `quiet`, and with the kernel's whole log on the console; the table says how long the log is.
     /// - The VMM's resident memory at both moments: Rss in /proc/PID/smaps, without the mappings of guest memory.
     ///
     /// Each VMM starts the project's kernel and init program with 128 MiB, one CPU, one virtio disk, a random number
