@@ -76,7 +76,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
     pub console: OsString,
 
-    /// Write a report of the run as JSON: memory split, devices, DMA, refusals
+    /// Write a report of the run as JSON: memory split, devices, DMA, refusals, exits
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
