@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Read};
 
 use anyhow::{Context, Result};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::{getpgrp, tcgetpgrp};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -16,10 +17,11 @@ use crate::host::Control;
 pub struct Raw(Termios);
 
 impl Raw {
-    /// Makes the terminal raw; `None` where standard input is none.
+    /// Makes the terminal raw; `None` where standard input is none, or another process group has it: in the background,
+    /// setting it would stop the lab.
     pub fn enter() -> Result<Option<Self>> {
         let stdin = io::stdin();
-        if !stdin.is_terminal() || !io::stdout().is_terminal() {
+        if !stdin.is_terminal() || !io::stdout().is_terminal() || in_background() {
             return Ok(None);
         }
         let before = tcgetattr(&stdin).context("cannot read the terminal's settings")?;
@@ -37,8 +39,17 @@ impl Drop for Raw {
     }
 }
 
-/// Passes standard input on to a program, until either ends.
+/// Whether standard input is a terminal that another process group has.
+fn in_background() -> bool {
+    tcgetpgrp(io::stdin()).is_ok_and(|group| group != getpgrp())
+}
+
+/// Passes standard input on to a program, until either ends. In the background of a shell there is none: reading the
+/// terminal would stop the lab.
 pub fn forward_input(to: Control) {
+    if in_background() {
+        return;
+    }
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {

@@ -10,13 +10,13 @@ pub enum Outcome {
     VmmError(String),
     /// Wrong options, or files that they name.
     BadArguments(String),
-    /// No KVM, or one that can't run this guest.
+    /// No KVM, or one that can't run this guest; too little memory, or too few open files.
     HostCannot(String),
     /// Panic, triple fault, or an error inside KVM.
     GuestCrashed(String),
     /// The guest asked for a reset.
     Reset(String),
-    /// SIGTERM, SIGINT, SIGHUP, or the quit key.
+    /// A signal that would end a process, or the quit key.
     Stopped(String),
 }
 

@@ -34,7 +34,7 @@ pub const PLAN_BIT: u8 = 45;
 /// 1.3, 6.3), which cvmm's never are.
 pub const RFC_BIT: u8 = 27;
 
-/// The texts. The README has this table, too.
+/// The texts. The guide has this table, too (resources/guide/specifications.md).
 pub const PROFILES: [Profile; 3] = [
     Profile {
         name: "upstream",
