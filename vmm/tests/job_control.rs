@@ -193,6 +193,25 @@ fn after_a_stop_that_nobody_sees_the_terminal_is_taken_back() {
     }
 }
 
+/// A job that is stopped unseen, goes on in the background, and comes back to the foreground, of which nobody tells it.
+#[test]
+fn a_job_that_comes_back_has_its_keys() {
+    if let Some(mut session) = Session::start("set -m; \"$@\"; bg; read line; fg", LOOP) {
+        let cvmm = session.cvmm();
+        wait_until("a raw terminal", || session.is_raw());
+        kill(cvmm, Signal::SIGSTOP).unwrap();
+        // bash puts it into the background at once. Longer than cvmm takes to see that it is there:
+        std::thread::sleep(Duration::from_millis(600));
+        assert_ne!(state(cvmm), 'T');
+        session.type_in(b"\n");
+        std::thread::sleep(Duration::from_millis(600));
+        wait_until("a raw terminal", || session.is_raw());
+        session.type_in(b"\x01x");
+        // A shell that reads a script gives a job that was stopped its settings back once more, after it has ended.
+        assert_eq!(wait_for_end(&mut session.shell).code(), Some(6));
+    }
+}
+
 /// Every signal that would end a process ends the run in order.
 #[test]
 fn signals_that_end_a_process_end_the_run() {
@@ -305,7 +324,7 @@ fn too_few_open_files_are_3() {
     fs::write(path("disk"), [0; 4096]).unwrap();
     let run = cvmm("run");
     let mut codes = Vec::new();
-    for limit in 4..120 {
+    for limit in 3..120 {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(run.get_program());
         shell.args(run.get_args()).args(["--kernel", &path("kernel"), "--rng", "transport=pci"]);

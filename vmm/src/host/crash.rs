@@ -12,8 +12,16 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::termios::Termios;
 
 /// Signals of faults, which can't wait for the control loop. Their other action is to kill the process.
-const FAULTS: [Signal; 6] =
-    [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGTRAP];
+const FAULTS: [Signal; 7] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGABRT,
+    Signal::SIGTRAP,
+    // The sandbox has a handler of its own.
+    Signal::SIGSYS,
+];
 
 struct Saved {
     terminal: RawFd,

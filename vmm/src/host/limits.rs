@@ -19,11 +19,12 @@ pub fn need_open_files(count: usize) -> Result<()> {
     let one = io::stderr().as_fd().try_clone_to_owned().map(File::from);
     let all = one.and_then(|one| (1..count).map(|_| one.try_clone()).collect::<io::Result<Vec<_>>>());
     match all.map(drop) {
-        // Standard error may be closed; whatever can't be opened then says so.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+        // EINVAL: the limit is below the least number of a copy. Standard error may be closed; whatever can't be opened then
+        // says so.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EINVAL)) => {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
             Err(Error::Host(format!(
-                "{error}: this needs {count} more, and the limit of this process is {limit} (see ulimit -n)"
+                "Too many open files: this needs {count} more, and the limit of this process is {limit} (see ulimit -n)"
             )))
         }
         _ => Ok(()),

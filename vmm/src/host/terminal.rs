@@ -15,8 +15,8 @@ use super::crash;
 /// SIGTTOU is blocked (see `run::signals`), so that nothing here stops the process.
 pub struct Terminal {
     file: File,
-    /// Its settings before it was taken, while it is.
-    before: Option<Termios>,
+    /// Its settings before it was taken, while it is, and those that it was given.
+    taken: Option<(Termios, Termios)>,
 }
 
 impl Terminal {
@@ -28,7 +28,7 @@ impl Terminal {
         }
         // Now: once this process is confined, it can't install handlers.
         crash::watch();
-        Ok(Some(Self { file, before: None }))
+        Ok(Some(Self { file, taken: None }))
     }
 
     /// Whether this process may use it: job control gives it to one process group at a time. A terminal that controls no
@@ -39,7 +39,7 @@ impl Terminal {
 
     /// Whether it is raw now because of us.
     pub fn is_taken(&self) -> bool {
-        self.before.is_some()
+        self.taken.is_some()
     }
 
     /// Makes it raw, if this process may use it. Also where it is taken: while the process was stopped, a shell may have
@@ -57,15 +57,16 @@ impl Terminal {
         // Line feeds of cvmm's own messages still return the carriage.
         raw.output_flags = now.output_flags;
         // First: a crash may come as soon as it is raw.
-        crash::restore_terminal(&self.file, self.before.get_or_insert(now));
+        let (before, _) = self.taken.get_or_insert((now, raw.clone()));
+        crash::restore_terminal(&self.file, before);
         Ok(tcsetattr(&self.file, SetArg::TCSANOW, &raw)?)
     }
 
-    /// Gives it back as it was. In the background it is another's by now, who has set it for itself.
+    /// Gives it back as it was. In the background it is another's by now, who may have set it for itself; not every shell does.
     pub fn give_back(&mut self) {
         crash::keep_terminal();
-        if let Some(before) = self.before.take()
-            && self.is_ours()
+        if let Some((before, ours)) = self.taken.take()
+            && (self.is_ours() || tcgetattr(&self.file).is_ok_and(|now| now == ours))
         {
             let _ = tcsetattr(&self.file, SetArg::TCSANOW, &before);
         }

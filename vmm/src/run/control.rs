@@ -39,7 +39,9 @@ impl ExitRequest {
     }
 
     /// What a guest's power control and panic registers call.
-    pub fn handler(self: &Arc<Self>) -> Handler {
+    ///
+    /// `warm_is_panic`: the guest's command line has no other word on resets than cvmm's, so that a warm one follows a panic.
+    pub fn handler(self: &Arc<Self>, warm_is_panic: bool) -> Handler {
         let exit = Arc::clone(self);
         Arc::new(move |event| {
             exit.ask(match event {
@@ -48,10 +50,10 @@ impl ExitRequest {
                 }
                 GuestEvent::Reset(means) => Outcome::Reset(format!("the guest asked for a reset ({means})")),
                 GuestEvent::Panicked => Outcome::GuestCrashed("the guest's kernel panicked".into()),
-                GuestEvent::WarmReset => Outcome::GuestCrashed(
-                    "the guest's kernel panicked: it asked for a warm reset, as cvmm's reboot=panic_warm tells it to"
-                        .into(),
+                GuestEvent::WarmReset if warm_is_panic => Outcome::GuestCrashed(
+                    "the guest asked for a warm reset: its kernel panicked (reboot=panic_warm on its command line)".into(),
                 ),
+                GuestEvent::WarmReset => Outcome::Reset("the guest asked for a warm reset".into()),
             });
         })
     }
@@ -114,6 +116,13 @@ impl Control {
         Ok(Self { events, subscriber, exit, ready: ready()? })
     }
 
+    /// Gives back the terminal: what comes after the guest may take long, and takes no input.
+    pub fn give_back_terminal(&mut self) {
+        if let Ok(Subscriber { input: Some(input), .. }) = self.events.subscriber_mut(self.subscriber) {
+            input.give_back();
+        }
+    }
+
     /// Returns when the run has ended.
     pub fn wait(&mut self) -> Outcome {
         loop {
@@ -144,6 +153,14 @@ impl Subscriber {
         match self.signals.next() {
             Some(Event::End(signal)) => self.exit.ask(Outcome::Stopped(format!("stopped by {signal}"))),
             Some(Event::Stop) => {
+                // What came after it counts: somebody has thought better of it.
+                match self.signals.next() {
+                    Some(Event::End(signal)) => {
+                        return self.exit.ask(Outcome::Stopped(format!("stopped by {signal}")));
+                    }
+                    Some(Event::Continued) => return self.take_terminal(),
+                    Some(Event::Stop) | None => {}
+                }
                 if let Some(input) = &mut self.input {
                     input.give_back();
                 }

@@ -36,6 +36,8 @@ pub(super) struct Input {
     watched: bool,
     /// There is always something to read, or the end: a regular file, or a device such as /dev/zero. epoll refuses those.
     always_ready: bool,
+    /// The last read of the terminal failed.
+    failed: bool,
     /// There is no more.
     ended: bool,
 }
@@ -46,7 +48,8 @@ impl Input {
         let stdin = stdio::input()?;
         let mut terminal = Terminal::new(io::stdin())?;
         if let Some(terminal) = &mut terminal {
-            terminal.take()?;
+            // Gone: reading will say so.
+            let _ = terminal.take();
         }
         Ok(Self {
             stdin,
@@ -56,6 +59,7 @@ impl Input {
             data,
             watched: false,
             always_ready: false,
+            failed: false,
             ended: false,
         })
     }
@@ -75,10 +79,11 @@ impl Input {
         }
     }
 
-    /// Whether there is a terminal that somebody else has. Nobody says when it becomes ours: a shell's `fg` signals a job
-    /// that was stopped, but not one that runs.
+    /// Whether there is a terminal that somebody else has, or had a moment ago. Nobody says when it becomes ours: a shell's
+    /// `fg` signals a job that was stopped, but not one that runs.
     pub(super) fn waits_for_terminal(&self) -> bool {
-        !self.ended && self.terminal.as_ref().is_some_and(|terminal| !terminal.is_taken())
+        let waits = |terminal: &Terminal| !self.watched || !terminal.is_taken() || !terminal.is_ours();
+        !self.ended && self.pending.len() < MOST_TYPED && self.terminal.as_ref().is_some_and(waits)
     }
 
     /// Reads what there is, and gives the guest what it takes. `true` if the quit key was in it.
@@ -90,13 +95,19 @@ impl Input {
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
                 return false;
             }
-            // Not ours any more: SIGTTIN is blocked.
-            Err(error) if error.raw_os_error() == Some(libc::EIO) && self.in_background() => return false,
+            // Not ours any more, or not yet when it was read: SIGTTIN is blocked. Otherwise it is gone, and stays so.
+            Err(error)
+                if error.raw_os_error() == Some(libc::EIO)
+                    && (self.in_background() || !std::mem::replace(&mut self.failed, true)) =>
+            {
+                return false;
+            }
             Ok(_) | Err(_) => {
                 self.ended = true;
                 return false;
             }
         };
+        self.failed = false;
         if self.terminal.is_some() {
             return self.keyboard.filter(typed, &mut self.pending);
         }
@@ -133,9 +144,13 @@ impl Input {
         let events = Events::with_data_raw(self.stdin.as_raw_fd(), self.data, EventSet::IN);
         match if watch { ops.add(events) } else { ops.remove(events) } {
             Ok(()) => self.watched = watch,
-            Err(_) => {
+            Err(event_manager::Error::Epoll(error)) if error.errno() == libc::EPERM => {
                 self.always_ready = true;
                 self.feed(console, ops);
+            }
+            Err(error) => {
+                log::error!("standard input can't be waited for: {error}; the guest gets no more of it");
+                self.ended = true;
             }
         }
     }

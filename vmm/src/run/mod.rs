@@ -124,7 +124,16 @@ impl Guest {
         let vm = Arc::new(machine::create(&kvm)?);
         private.register(&vm)?;
         let restricted = config.machine.spec.restricted;
-        let parts = Parts { devices, restricted, private, pools, console: output, on_event: exit.handler() };
+        let resets = config.machine.cmdline.split_whitespace().filter(|word| word.starts_with("reboot="));
+        let warm_is_panic = resets.count() == 1;
+        let parts = Parts {
+            devices,
+            restricted,
+            private,
+            pools,
+            console: output,
+            on_event: exit.handler(warm_is_panic),
+        };
         let (vm, workers) = Vm::new(vm, &machine, parts)?;
         let vcpus = create_vcpus(&kvm, &vm, config.machine.cpus, entry)?;
 
@@ -156,6 +165,7 @@ impl Guest {
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
     fn wait(mut self) -> (Outcome, Report) {
         let outcome = self.control.wait();
+        self.control.give_back_terminal();
         self.vcpus.stop();
         self.io.into_iter().for_each(IoThread::stop);
         self.prefault.stop();

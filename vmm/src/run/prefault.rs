@@ -44,7 +44,9 @@ impl Prefault {
                 let (address, bytes) = pool.mapping();
                 let pieces = (0..bytes / LARGE).map(|index| address + index * LARGE);
                 for piece in pieces.take_while(|_| !until.load(Ordering::Relaxed)) {
-                    back(piece);
+                    if !back(piece) {
+                        return;
+                    }
                 }
             }
         };
@@ -66,15 +68,13 @@ impl Prefault {
     }
 }
 
-/// Backs [`LARGE`] bytes from `address` of this process on: by a large page, or else by small ones. What can't be had now,
-/// comes when the guest asks for it.
-fn back(address: u64) {
+/// Backs [`LARGE`] bytes from `address` of this process on: by a large page, or else by small ones. `false`: there is no
+/// memory for it now; it comes when the guest asks for it.
+fn back(address: u64) -> bool {
     // Pages that have none at all are not collapsed.
     let first = advise(address, SMALL, libc::MADV_POPULATE_WRITE);
     // Linux 6.1. Unlike a fault, it does not ask shmem_enabled, which is `never` by default.
-    if first && !advise(address, LARGE, MADV_COLLAPSE) {
-        advise(address, LARGE, libc::MADV_POPULATE_WRITE);
-    }
+    first && (advise(address, LARGE, MADV_COLLAPSE) || advise(address, LARGE, libc::MADV_POPULATE_WRITE))
 }
 
 fn advise(address: u64, bytes: u64, advice: libc::c_int) -> bool {

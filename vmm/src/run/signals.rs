@@ -10,7 +10,7 @@ use std::ptr;
 use libc::c_int;
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, create_sigset};
+use vmm_sys_util::signal::{SIGRTMAX, SIGRTMIN, create_sigset, register_signal_handler};
 
 use crate::{Error, Result};
 
@@ -63,6 +63,9 @@ impl Signals {
         let seen = set(&seen.collect::<Vec<_>>())?;
         seen.thread_block().map_err(failed)?;
         set(&UNSEEN)?.thread_block().map_err(failed)?;
+        // The signal does nothing but interrupt KVM_RUN. Now, since its default is to end the process, too.
+        extern "C" fn interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+        register_signal_handler(SIGRTMIN(), interrupt).map_err(|error| Error::vmm("signals", error))?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         SignalFd::with_flags(&seen, flags).map(Self).map_err(failed)
     }

@@ -15,7 +15,7 @@ use cvmm_arch::native::ioapic::IoApic;
 use cvmm_devices::bus::Bus;
 use kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, unblock_signal};
 
 use super::control::ExitRequest;
 use super::io_thread::PanicGuard;
@@ -51,10 +51,7 @@ impl Vcpus {
         let Shared { vm, exit, moves_memory, cpuinfo } = shared;
         let kind = ThreadKind::Vcpu { moves_memory };
         let cpuinfo = cpuinfo.map(Arc::new);
-        extern "C" fn interrupt(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
-        // The signal does nothing but interrupt KVM_RUN.
-        register_signal_handler(SIGRTMIN(), interrupt).map_err(|error| Error::vmm("signals", error))?;
-        // Whoever started us may have blocked it.
+        // What interrupts KVM_RUN has a handler (`signals`). Whoever started us may have blocked it.
         unblock_signal(SIGRTMIN()).map_err(|error| Error::vmm("signals", error))?;
 
         let stop = Arc::new(AtomicBool::new(false));

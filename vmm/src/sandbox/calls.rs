@@ -71,7 +71,8 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
             ioctls.extend([libc::TCGETS, libc::TCSETS, libc::TCGETS2, libc::TCSETS2, libc::TIOCGPGRP]);
             #[cfg(target_arch = "x86_64")]
             calls.push((libc::SYS_getpgrp, When::Always));
-            calls.push((libc::SYS_getpgid, When::Always));
+            #[cfg(not(target_arch = "x86_64"))]
+            calls.push((libc::SYS_getpgid, When::OneOf { argument: 0, values: vec![0] }));
         }
         // What a driver writes to a register happens here: interrupt routes, the place of a PCI function's
         // notifications, reset and start of a tap.
