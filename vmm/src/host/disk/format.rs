@@ -49,6 +49,12 @@ const FORMATS: &[(&str, Place, &[u8], Way)] = &[
     ("bzip2", Start(4), b"1AY&SY", Unpack),
     ("lz4", Start(0), b"\x04\x22\x4d\x18", Unpack),
     ("zip", Start(0), b"PK\x03\x04", Unpack),
+    ("zstd", Start(1), b"\x2a\x4d\x18", Unpack),
+    ("lzma", Start(0), b"\x5d\0\0", Unpack),
+    ("compress", Start(0), b"\x1f\x9d", Unpack),
+    ("EWF", Start(0), b"EVF\x09\x0d\x0a\xff\0", Convert),
+    // An OVA is one with a disk in it. (ustar, POSIX 1003.1, pax)
+    ("tar", Start(257), b"ustar", Unpack),
     ("7z", Start(0), b"7z\xbc\xaf\x27\x1c", Unpack),
     ("Android sparse", Start(0), &0xed26_ff3a_u32.to_le_bytes(), Unpack),
 ];
@@ -121,6 +127,7 @@ mod tests {
             (0, b"WithoutFreeSpace", "in Parallels format"),
             (0, b"WithouFreSpacExt", "in Parallels format"),
             (last, b"koly\0\0\0\x04\0\0\x02\0", "in DMG format"),
+            (0, b"EVF\x09\x0d\x0a\xff\0\x01", "in EWF format"),
         ] {
             let image = image(offset, magic);
             for read_only in [false, true] {
@@ -139,6 +146,10 @@ mod tests {
             (0, b"PK\x03\x04", "in zip format"),
             (0, b"7z\xbc\xaf\x27\x1c", "in 7z format"),
             (0, b"\x3a\xff\x26\xed", "in Android sparse format"),
+            (0, b"\x50\x2a\x4d\x18", "in zstd format"),
+            (0, b"\x5d\0\0\x80\0", "in lzma format"),
+            (0, b"\x1f\x9d\x90", "in compress format"),
+            (257, b"ustar\x0000", "in tar format"),
         ] {
             let error = FileDisk::open(image(offset, magic).path(), false, false).unwrap_err();
             assert!(error.contains(expected) && error.contains("unpack it first"), "{error}");
@@ -157,7 +168,7 @@ mod tests {
         }
     }
 
-    /// They are what guests have: boot sectors, a GPT, file systems, LUKS, an archive without compression, an ISO.
+    /// They are what guests have: boot sectors, a GPT, file systems, LUKS, an ISO.
     #[test]
     fn raw_contents_are_taken() {
         let last = (1 << 20) - 512;
@@ -169,7 +180,6 @@ mod tests {
             (0, b"XFSB"),
             (0x438, b"\x53\xef"),
             (0x8001, b"CD001"),
-            (257, b"ustar"),
             // The formats' own bytes in a place where they mean nothing.
             (512, b"QFI\xfb"),
             (1, b"QFI\xfb"),
