@@ -50,6 +50,12 @@ pub enum Error {
     /// An ELF file that asks for nothing in memory.
     #[error("the ELF file has no segment to load")]
     ElfEmpty,
+    /// Program headers that are in the ELF header.
+    #[error("its program headers are at {offset:#x}, which is within the ELF header")]
+    ElfProgramHeaders {
+        /// e_phoff.
+        offset: u64,
+    },
     /// A segment with less room than contents.
     #[error("its segment at {address:#x} has {file:#x} bytes in the file, but only {memory:#x} in memory")]
     ElfSegment {
@@ -84,19 +90,19 @@ pub enum Error {
         address: u64,
     },
     /// The file ends too early.
-    #[error("the bzImage is truncated: {len} bytes of {expected}")]
+    #[error("it is truncated: it has {len} bytes of {expected}")]
     Truncated {
         /// Bytes there are.
         len: u64,
-        /// Bytes the header promises.
+        /// Bytes the headers promise.
         expected: u64,
     },
-    /// The loader's own error.
-    #[error("it can't be loaded into private memory ({0}); is --mem too small, or is the pool in its way?")]
+    /// The loader's own error: the file, not its place, which was looked at before.
+    #[error("it can't be loaded: {0}")]
     Kernel(#[source] linux_loader::loader::Error),
     /// It needs room that is not there.
     #[error(
-        "it unpacks itself at {extent}, and not all of that is private memory; use more --mem or another pool base"
+        "it needs the memory at {extent}, and not all of that is private memory; use more --mem or another pool base"
     )]
     NoRoom {
         /// What it needs.
@@ -109,14 +115,6 @@ pub enum Error {
         sum: u64,
         /// Where they are.
         extent: Range,
-    },
-    /// Notes are read one by one, a dozen bytes or more each.
-    #[error("its notes (PT_NOTE) have {len:#x} bytes; at most {max:#x} are allowed")]
-    ElfNotes {
-        /// Their bytes.
-        len: u64,
-        /// How many they may be.
-        max: u64,
     },
     /// I/O error on the initrd.
     #[error("it can't be read: {0}")]
@@ -186,7 +184,7 @@ impl Error {
             | Error::ElfSegment { .. }
             | Error::ElfEntry { .. }
             | Error::ElfOverlap { .. }
-            | Error::ElfNotes { .. }
+            | Error::ElfProgramHeaders { .. }
             | Error::TooOld { .. }
             | Error::Place { .. }
             | Error::Truncated { .. }
@@ -230,9 +228,6 @@ pub struct Entry(pub(super) u64);
 /// Loads a guest into `private`, the private memory of `machine`.
 pub fn load(private: &GuestMemoryMmap, machine: &Machine, mut images: Images) -> Result<Entry> {
     let kernel = kernel::load(private, &mut images.kernel)?;
-    if !private.iter().any(|region| contains(region, &kernel.extent)) {
-        return Err(Error::NoRoom { extent: kernel.extent });
-    }
     let mut params = boot_params { hdr: kernel.header, ..Default::default() };
     params.hdr.type_of_loader = TYPE_OF_LOADER;
 
@@ -337,7 +332,8 @@ fn load_initrd(private: &GuestMemoryMmap, initrd: &mut File, kernel: Range, addr
     Ok(place)
 }
 
-fn contains(region: &impl GuestMemoryRegion, range: &Range) -> bool {
+/// Whether all of `range` is in `region`.
+pub(super) fn contains(region: &impl GuestMemoryRegion, range: &Range) -> bool {
     Range::new(region.start_addr().0, region.len()).is_some_and(|region| region.contains(range))
 }
 

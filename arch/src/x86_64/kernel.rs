@@ -7,9 +7,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use cvmm_firmware::Range;
 use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{BzImage, Elf, KernelLoader};
-use vm_memory::{ByteValued, GuestAddress, GuestMemoryMmap};
+use vm_memory::{ByteValued, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use super::boot::{Error, Result};
+use super::boot::{Error, Result, contains};
 
 mod elf;
 
@@ -44,7 +44,7 @@ pub(super) fn load(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel>
     let len = image.metadata().map_err(io)?.len();
     read(image, &mut magic)?;
     match magic {
-        ELF_MAGIC => load_elf(memory, image),
+        ELF_MAGIC => load_elf(memory, image, len),
         _ => load_bzimage(memory, image, len),
     }
 }
@@ -57,9 +57,21 @@ fn read(image: &mut File, to: &mut [u8]) -> Result<()> {
     })
 }
 
-fn load_elf(memory: &GuestMemoryMmap, image: &mut File) -> Result<Kernel> {
-    let extent = elf::extent(image)?;
-    let loaded = Elf::load(memory, None, image, Some(GuestAddress(LOWEST_LOAD))).map_err(Error::Kernel)?;
+/// All that a kernel needs is one piece of private memory.
+fn check_room(memory: &GuestMemoryMmap, extent: Range) -> Result<()> {
+    match memory.iter().any(|region| contains(region, &extent)) {
+        true => Ok(()),
+        false => Err(Error::NoRoom { extent }),
+    }
+}
+
+fn load_elf(memory: &GuestMemoryMmap, image: &mut File, len: u64) -> Result<Kernel> {
+    let extent = elf::extent(image, len)?;
+    check_room(memory, extent)?;
+    // With an offset, be it 0, the loader reads no notes (PT_NOTE): it looks for the entry of another boot protocol (PVH) in
+    // them, and refuses a kernel with notes that it can't read.
+    let loaded = Elf::load(memory, Some(GuestAddress(0)), image, Some(GuestAddress(LOWEST_LOAD)))
+        .map_err(Error::Kernel)?;
     let entry = loaded.kernel_load.0;
     // The protocol's own values: an ELF image has no setup header.
     let header = setup_header {
@@ -87,19 +99,21 @@ fn load_bzimage(memory: &GuestMemoryMmap, image: &mut File, len: u64) -> Result<
     }
     // setup_sects 0 means 4; the boot sector comes on top; syssize counts paragraphs.
     let setup_sects = if header.setup_sects == 0 { 4 } else { u64::from(header.setup_sects) };
-    let expected = (setup_sects + 1) * 512 + u64::from(header.syssize) * 16;
+    let setup = (setup_sects + 1) * 512;
+    let expected = setup + u64::from(header.syssize) * 16;
     if len < expected {
         return Err(Error::Truncated { len, expected });
     }
     let load = GuestAddress(header.pref_address);
-    // While it unpacks, the kernel needs init_size bytes from where it was loaded.
-    let extent = Range::new(load.0, u64::from(header.init_size)).ok_or(Error::NotAKernel)?;
     if load.0 < LOWEST_LOAD || u32::try_from(load.0).is_err() {
         return Err(Error::Place { address: load.0 });
     }
+    // While it unpacks, the kernel needs init_size bytes from where it was loaded. What comes after it in its file is loaded,
+    // too.
+    let extent =
+        Range::new(load.0, u64::from(header.init_size).max(len - setup)).ok_or(Error::NotAKernel)?;
+    check_room(memory, extent)?;
     let loaded = BzImage::load(memory, Some(load), image, None).map_err(Error::Kernel)?;
-    // What comes after the kernel in its file is loaded, too.
-    let extent = Range::from_bounds(load.0, extent.end().max(loaded.kernel_end)).ok_or(Error::NotAKernel)?;
     let entry = loaded.kernel_load.0.checked_add(ENTRY_64).ok_or(Error::NotAKernel)?;
     Ok(Kernel { entry, extent, header })
 }

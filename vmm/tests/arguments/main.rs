@@ -36,8 +36,8 @@ fn kernels() {
         (bench.file("empty", 0), "neither a bzImage nor an ELF kernel"),
         (bench.write("text", b"#!/bin/sh\n"), "neither a bzImage nor an ELF kernel"),
         (bench.file("zeros", 1 << 20), "neither a bzImage nor an ELF kernel"),
-        (bench.write("half", &good[..good.len() / 2]), "the bzImage is truncated"),
-        (bench.write("one-short", &good[..good.len() - 1]), "the bzImage is truncated"),
+        (bench.write("half", &good[..good.len() / 2]), "it is truncated: it has"),
+        (bench.write("one-short", &good[..good.len() - 1]), "it is truncated: it has"),
         (bench.write("header-cut", &good[..0x220]), "neither a bzImage nor an ELF kernel"),
         (bench.write("old", &old), "speaks boot protocol 0x20c"),
         (bench.write("not-64-bit", &not_64_bit), "it has no 64-bit entry"),
@@ -46,7 +46,7 @@ fn kernels() {
         bench.refuse(&["--kernel", &path], &format!("--kernel {path}"), reason);
     }
     // A relative path is relative to the current folder.
-    bench.refuse(&["--kernel", "half"], "--kernel half", "the bzImage is truncated");
+    bench.refuse(&["--kernel", "half"], "--kernel half", "it is truncated: it has");
 }
 
 /// As a user who may not: everybody else can read what root can.
@@ -146,10 +146,9 @@ fn pools() {
         "not all in one piece",
     );
     // Where the kernel is loaded and unpacks itself, told in terms of the kernel.
-    for (base, reason) in
-        [("16M", "or is the pool in its way?"), ("22M", "use more --mem or another pool base")]
-    {
+    for base in ["16M", "22M"] {
         let pool = format!("size=2M,base={base}");
+        let reason = "not all of that is private memory; use more --mem or another pool base";
         bench.refuse(&["--pool", &pool], &format!("--kernel {KERNEL}"), reason);
     }
     // The first is in the way of the second, and there is no room for both.

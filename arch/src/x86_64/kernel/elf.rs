@@ -6,20 +6,20 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use cvmm_firmware::Range;
 use linux_loader::elf::{
-    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_X86_64, Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE,
+    EI_CLASS, EI_DATA, ELFCLASS64, ELFDATA2LSB, EM_X86_64, Elf64_Ehdr, Elf64_Phdr, PT_LOAD,
 };
 use vm_memory::ByteValued;
 
 use super::LOWEST_LOAD;
 use crate::x86_64::boot::{Error, Result};
 
-/// Bytes of all notes: a kernel has less than one thousand.
-const MAX_NOTES: u64 = 64 << 10;
-/// Bytes of a program header of 64 bits.
+/// Bytes of a header and of a program header of 64 bits.
+const EHDR_SIZE: u64 = 64;
 const PHDR_SIZE: u16 = 56;
 
-/// The addresses that the segments of `image` take, also those that only have room in memory; the entry is among them.
-pub(super) fn extent(image: &mut File) -> Result<Range> {
+/// The addresses that the segments of `image`, a file of `len` bytes, take, also those that only have room in memory; the
+/// entry is among them.
+pub(super) fn extent(image: &mut File, len: u64) -> Result<Range> {
     image.rewind().map_err(Error::KernelRead)?;
     let mut header = Elf64_Ehdr::default();
     read(image, header.as_mut_slice())?;
@@ -34,16 +34,16 @@ pub(super) fn extent(image: &mut File) -> Result<Range> {
             return Err(Error::ElfHeader { field, is, needed });
         }
     }
+    if header.e_phoff < EHDR_SIZE {
+        return Err(Error::ElfProgramHeaders { offset: header.e_phoff });
+    }
     image.seek(SeekFrom::Start(header.e_phoff)).map_err(|_| Error::ElfTruncated)?;
     let (mut base, mut end) = (u64::MAX, 0);
-    let (mut sum, mut notes) = (0u64, 0u64);
+    let mut sum = 0u64;
     for _ in 0..header.e_phnum {
         let mut segment = Elf64_Phdr::default();
         read(image, segment.as_mut_slice())?;
-        let Elf64_Phdr { p_type, p_paddr, p_filesz, p_memsz, .. } = segment;
-        if p_type == PT_NOTE {
-            notes = notes.saturating_add(p_filesz);
-        }
+        let Elf64_Phdr { p_type, p_offset, p_paddr, p_filesz, p_memsz, .. } = segment;
         if p_type != PT_LOAD {
             continue;
         }
@@ -51,13 +51,14 @@ pub(super) fn extent(image: &mut File) -> Result<Range> {
         if p_filesz > p_memsz {
             return Err(Error::ElfSegment { address: p_paddr, file: p_filesz, memory: p_memsz });
         }
+        let file_end = p_offset.saturating_add(p_filesz);
+        if p_filesz > 0 && file_end > len {
+            return Err(Error::Truncated { len, expected: file_end });
+        }
         if p_memsz > 0 {
             let place = Error::Place { address: p_paddr };
             (base, end) = (base.min(p_paddr), end.max(p_paddr.checked_add(p_memsz).ok_or(place)?));
         }
-    }
-    if notes > MAX_NOTES {
-        return Err(Error::ElfNotes { len: notes, max: MAX_NOTES });
     }
     if base < LOWEST_LOAD {
         return Err(Error::Place { address: base });
