@@ -47,7 +47,7 @@ Only the loader touches private memory, before the guest starts. The device tree
 guest copies all DMA through it. A device refuses every address outside its pool. 'cvmm describe' shows the description.
 
 A size is in bytes, or ends in K, M or G (powers of 1024); 0x begins a hexadecimal number. --mem and --pool take multiples
-of 2M, and --mem is 32M to 63G. A guest has at most 254 CPUs and 32 pools. A disk or network device has at most 8 queues.
+of 2M, and --mem is 34M to 63G. A guest has at most 254 CPUs and 32 pools. A disk or network device has at most 8 queues.
 In a key=value list, write a comma inside a value twice, but not in --console file=PATH.
 
 On a terminal, Ctrl-A x quits, and Ctrl-A Ctrl-A sends Ctrl-A to the guest.

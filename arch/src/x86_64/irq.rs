@@ -45,7 +45,7 @@ impl Routes {
             Err(error) => Err(format!("{error:?}")),
         };
         if let Err(error) = result {
-            log::error!("interrupt routes: {error}");
+            log::error!("KVM refused the interrupt routes: {error}");
         }
     }
 

@@ -110,8 +110,7 @@ fn load_bzimage(memory: &GuestMemoryMmap, image: &mut File, len: u64) -> Result<
     }
     // While it unpacks, the kernel needs init_size bytes from where it was loaded. What comes after it in its file is loaded,
     // too.
-    let extent =
-        Range::new(load.0, u64::from(header.init_size).max(len - setup)).ok_or(Error::NotAKernel)?;
+    let extent = Range::new(load.0, u64::from(header.init_size).max(len - setup)).ok_or(Error::NotAKernel)?;
     check_room(memory, extent)?;
     let loaded = BzImage::load(memory, Some(load), image, None).map_err(Error::Kernel)?;
     let entry = loaded.kernel_load.0.checked_add(ENTRY_64).ok_or(Error::NotAKernel)?;

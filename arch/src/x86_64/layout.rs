@@ -2,7 +2,7 @@
 //! The guest-physical address space.
 //!
 //! ```text
-//! 0           RAM: boot structures, kernel at 16 MiB, initrd; the pool near the end, 2 MiB aligned
+//! 0           RAM: boot structures, kernel at 16 MiB, initrd; pools near the end, 2 MiB aligned
 //! 3 GiB       end of low RAM, at the latest
 //! 0xc000_0000 PCI BARs: registers from the bottom, memory of devices from the top
 //! 0xd000_0000 virtio-mmio windows, one page each
@@ -10,7 +10,7 @@
 //! 0xe000_0000 PCI configuration space (ECAM)
 //! 0xfec0_0000 I/O APIC
 //! 0xfee0_0000 local APICs
-//! 4 GiB       the rest of RAM
+//! 4 GiB       the rest of RAM; near its end the pools that do not fit below
 //! ```
 
 use cvmm_firmware::{Interrupt, IoApic, PciHost, Range};
@@ -20,8 +20,8 @@ const GIB: u64 = 1 << 30;
 
 /// Alignment of a pool's base and size: whole huge pages, and more than Linux's 256 KiB (IO_TLB_SEGSIZE slots).
 pub const POOL_ALIGN: u64 = 2 * MIB;
-/// Smallest guest: below this no kernel has room to unpack itself.
-pub const MIN_MEMORY: u64 = 32 * MIB;
+/// Smallest guest: one that has room for the smallest pool.
+pub const MIN_MEMORY: u64 = BELOW_POOL + POOL_ALIGN + ABOVE_POOL;
 /// Largest guest: what the pages of KVM's smallest physical address width (36 bits) hold, less the hole.
 pub const MAX_MEMORY: u64 = 63 * GIB;
 
@@ -93,28 +93,38 @@ pub enum PoolError {
     #[error("its base must be a multiple of 2M")]
     Alignment,
     /// There is no room for it.
-    #[error(
-        "it does not fit: it needs {}M of guest memory that is one piece; there are {}M",
-        .needed >> 20,
-        .available >> 20
-    )]
+    #[error("it does not fit: it needs {}M in one piece, and {}", .needed >> 20, Free(*.low, *.high))]
     TooLarge {
         /// Bytes wanted.
         needed: u64,
-        /// Bytes there are for a pool.
-        available: u64,
+        /// The largest free piece below 4 GiB, in bytes.
+        low: u64,
+        /// The same above, for a guest with memory there.
+        high: Option<u64>,
     },
     /// The base that was asked for is no place for a pool.
-    #[error(
-        "there it is not all in one piece of guest memory ({ranges}), 16M above its start and below its end"
-    )]
+    #[error("at this base, it is not all in memory where pools can be: {ranges}")]
     Place {
-        /// The pieces that there are.
+        /// That memory.
         ranges: Ranges,
     },
     /// It overlaps another pool.
-    #[error("there it overlaps the pool at {0}")]
+    #[error("at this base, it overlaps the pool at {0}")]
     Overlap(Range),
+}
+
+/// The largest free pieces below and above 4 GiB, for a message.
+struct Free(u64, Option<u64>);
+
+impl std::fmt::Display for Free {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Free(low, high) = self;
+        write!(f, "the largest piece that is free for pools has {}M", low >> 20)?;
+        match high {
+            Some(high) => write!(f, " below 4 GiB and {}M above", high >> 20),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Up to two ranges of RAM, for a message.
@@ -124,7 +134,7 @@ pub struct Ranges(Option<Range>, Option<Range>);
 impl std::fmt::Display for Ranges {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Ranges(Some(low), Some(high)) => write!(f, "{low} and {high}"),
+            Ranges(Some(low), Some(high)) => write!(f, "{low} or {high}"),
             Ranges(Some(one), None) | Ranges(None, Some(one)) => write!(f, "{one}"),
             Ranges(None, None) => f.write_str("none"),
         }
@@ -132,7 +142,7 @@ impl std::fmt::Display for Ranges {
 }
 
 /// Finds the place of a pool of `size` bytes in `memory`: at `base` if that is given, else as high in low RAM as it
-/// can be beside `others`.
+/// can be beside `others`, else as high in high RAM.
 pub fn place_pool(
     memory: &[Range],
     others: &[Range],
@@ -142,51 +152,41 @@ pub fn place_pool(
     if size == 0 || !size.is_multiple_of(POOL_ALIGN) {
         return Err(PoolError::Size);
     }
-    let place = Place { memory };
-    match base {
-        Some(base) => {
-            if !base.is_multiple_of(POOL_ALIGN) {
-                return Err(PoolError::Alignment);
-            }
-            let pool = Range::new(base, size).filter(|pool| place.allows(pool));
-            let pool = pool.ok_or(PoolError::Place { ranges: place.ranges() })?;
-            match others.iter().find(|other| other.overlaps(&pool)) {
-                Some(other) => Err(PoolError::Overlap(*other)),
-                None => Ok(pool),
-            }
-        }
-        None => {
-            let low = memory.first().map_or(0, Range::end);
-            let end = low.saturating_sub(ABOVE_POOL) / POOL_ALIGN * POOL_ALIGN;
-            // Pools are whole huge pages, and so is what they leave.
-            let gaps: Vec<_> = private(memory, others)
-                .iter()
-                .filter_map(|gap| Range::from_bounds(gap.base().max(BELOW_POOL), gap.end().min(end)))
-                .collect();
-            let gap = gaps.iter().rfind(|gap| gap.size() >= size);
-            let available = gaps.iter().map(Range::size).max().unwrap_or(0);
-            gap.and_then(|gap| Range::new(gap.end() - size, size))
-                .ok_or(PoolError::TooLarge { needed: size, available })
-        }
+    let Some(base) = base else { return highest_place(memory, others, size) };
+    if !base.is_multiple_of(POOL_ALIGN) {
+        return Err(PoolError::Alignment);
+    }
+    let ranges = with_base(memory);
+    let allows = |pool: &Range| [ranges.0, ranges.1].iter().flatten().any(|range| range.contains(pool));
+    let pool = Range::new(base, size).filter(allows).ok_or(PoolError::Place { ranges })?;
+    match others.iter().find(|other| other.overlaps(&pool)) {
+        Some(other) => Err(PoolError::Overlap(*other)),
+        None => Ok(pool),
     }
 }
 
-struct Place<'a> {
-    memory: &'a [Range],
+/// Where the user may put a pool: in one piece of RAM, above the boot structures, not at the end of all RAM.
+fn with_base(memory: &[Range]) -> Ranges {
+    let end = memory.last().map_or(0, Range::end).saturating_sub(ABOVE_POOL);
+    let part = |ram: &Range| Range::from_bounds(ram.base().max(BELOW_POOL), ram.end().min(end));
+    Ranges(memory.first().and_then(part), memory.get(1).and_then(part))
 }
 
-impl Place<'_> {
-    /// In one piece of RAM (so not across 4 GiB), above the boot structures, not at the end of RAM.
-    fn allows(&self, pool: &Range) -> bool {
-        let top = self.memory.last().map_or(0, Range::end);
-        self.memory.iter().any(|ram| ram.contains(pool))
-            && pool.base() >= BELOW_POOL
-            && pool.end() <= top.saturating_sub(ABOVE_POOL)
-    }
-
-    fn ranges(&self) -> Ranges {
-        Ranges(self.memory.first().copied(), self.memory.get(1).copied())
-    }
+fn highest_place(memory: &[Range], others: &[Range], size: u64) -> Result<Range, PoolError> {
+    let gaps = |ram: &Range| -> Vec<Range> {
+        let end = ram.end().saturating_sub(ABOVE_POOL) / POOL_ALIGN * POOL_ALIGN;
+        // Pools are whole huge pages, and so is what they leave.
+        let gaps = private(&[*ram], others).into_iter();
+        gaps.filter_map(|gap| Range::from_bounds(gap.base().max(BELOW_POOL), gap.end().min(end))).collect()
+    };
+    let gaps: Vec<_> = memory.iter().map(gaps).collect();
+    let fit = gaps.iter().find_map(|gaps| gaps.iter().rfind(|gap| gap.size() >= size));
+    let largest = |gaps: &Vec<Range>| gaps.iter().map(Range::size).max().unwrap_or(0);
+    fit.and_then(|gap| Range::new(gap.end() - size, size)).ok_or_else(|| PoolError::TooLarge {
+        needed: size,
+        low: gaps.first().map_or(0, largest),
+        high: gaps.get(1).map(largest),
+    })
 }
 
 /// The RAM that is not in a pool, in ascending order.
@@ -271,12 +271,47 @@ mod tests {
         assert_eq!(place(64 * MIB, 32 * MIB, None), Ok(Range::fixed(16 * MIB, 32 * MIB)));
         assert_eq!(
             place(64 * MIB, 34 * MIB, None),
-            Err(PoolError::TooLarge { needed: 34 * MIB, available: 32 * MIB })
+            Err(PoolError::TooLarge { needed: 34 * MIB, low: 32 * MIB, high: None })
         );
         assert!(matches!(
             place(16 * MIB, u64::MAX / POOL_ALIGN * POOL_ALIGN, None),
             Err(PoolError::TooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn a_pool_that_does_not_fit_below_4_gib_is_above() {
+        let highest = |mem: u64, size: u64| place(mem, size, None).map(|pool| (pool.base(), pool.end()));
+        // All that low RAM has for a pool, and more.
+        let low = 3 * GIB - 32 * MIB;
+        assert_eq!(highest(8 * GIB, low), Ok((16 * MIB, 3 * GIB - 16 * MIB)));
+        assert_eq!(highest(8 * GIB, low + 2 * MIB), Ok((6 * GIB + 14 * MIB, 9 * GIB - 16 * MIB)));
+        assert_eq!(highest(8 * GIB, 5 * GIB - 16 * MIB), Ok((4 * GIB, 9 * GIB - 16 * MIB)));
+        let most = MAX_MEMORY - 3 * GIB - ABOVE_POOL;
+        assert_eq!(highest(MAX_MEMORY, most), Ok((4 * GIB, 64 * GIB - 16 * MIB)));
+        let too_large = |needed, low, high| Err(PoolError::TooLarge { needed, low, high });
+        assert_eq!(highest(MAX_MEMORY, most + 2 * MIB), too_large(most + 2 * MIB, low, Some(most)));
+        // High RAM that is no larger than what stays above a pool.
+        assert_eq!(highest(3 * GIB + 16 * MIB, 3 * GIB), too_large(3 * GIB, low, Some(0)));
+        // Beside others that are there.
+        let others = [Range::fixed(8 * GIB, 2 * MIB), Range::fixed(GIB, GIB)];
+        let place = |size| place_pool(&memory(8 * GIB), &others, size, None);
+        assert_eq!(place(GIB), Ok(Range::fixed(7 * GIB, GIB)));
+        assert_eq!(place(4 * GIB), Ok(Range::fixed(4 * GIB, 4 * GIB)));
+        assert_eq!(place(GIB - 16 * MIB), Ok(Range::fixed(2 * GIB, GIB - 16 * MIB)));
+        let text = place(5 * GIB).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "it does not fit: it needs 5120M in one piece, and the largest piece that is free for pools has 1008M \
+             below 4 GiB and 4096M above"
+        );
+    }
+
+    #[test]
+    fn the_smallest_guest_has_room_for_the_smallest_pool() {
+        assert_eq!(place(MIN_MEMORY, POOL_ALIGN, None), Ok(Range::fixed(16 * MIB, POOL_ALIGN)));
+        assert!(place(MIN_MEMORY - POOL_ALIGN, POOL_ALIGN, None).is_err());
+        assert_eq!(place(MIN_MEMORY, POOL_ALIGN, Some(16 * MIB)), Ok(Range::fixed(16 * MIB, POOL_ALIGN)));
     }
 
     #[test]
@@ -292,6 +327,10 @@ mod tests {
         assert_eq!(place(mem, 64 * MIB, Some(256 * MIB + 4096)), Err(PoolError::Alignment));
         assert_eq!(place(mem, 3 * MIB, None), Err(PoolError::Size));
         assert_eq!(place(mem, 0, None), Err(PoolError::Size));
+        // The message names all bases that there are.
+        let text = |mem| place(mem, 64 * MIB, Some(0)).unwrap_err().to_string();
+        assert!(text(512 * MIB).ends_with(": 0x1000000-0x1effffff"), "{}", text(512 * MIB));
+        assert!(text(mem).ends_with(": 0x1000000-0xbfffffff or 0x100000000-0x17effffff"), "{}", text(mem));
         let last = u64::MAX / POOL_ALIGN * POOL_ALIGN;
         assert!(matches!(place(mem, 4 * MIB, Some(last)), Err(PoolError::Place { .. })));
     }
@@ -314,7 +353,7 @@ mod tests {
         assert_eq!(place_pool(&ram, &[], 64 * MIB, Some(high.base())), Ok(high));
         assert_eq!(place_pool(&ram, &[high], 32 * MIB, None), Ok(Range::fixed(3 * GIB - 96 * MIB, 32 * MIB)));
         let ram = memory(512 * MIB);
-        let too_large = PoolError::TooLarge { needed: 50 * MIB, available: 48 * MIB };
+        let too_large = PoolError::TooLarge { needed: 50 * MIB, low: 48 * MIB, high: None };
         assert_eq!(place_pool(&ram, &others, 50 * MIB, None), Err(too_large));
     }
 

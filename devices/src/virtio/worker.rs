@@ -80,7 +80,7 @@ impl MutEventSubscriber for Worker {
     fn init(&mut self, ops: &mut EventOps) {
         let mut add = |events| {
             if let Err(error) = ops.add(events) {
-                log::error!("event loop: {error}");
+                log::error!("the device's event loop failed: {error}");
             }
         };
         for (index, fd) in (0u32..).zip(self.notifications.iter()) {

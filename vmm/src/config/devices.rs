@@ -107,7 +107,7 @@ pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<Devi
     ] {
         let mut there = devices.iter().filter(|device| device.transport == transport);
         if let Some(device) = there.nth(most) {
-            let reason = format!("a machine has room for {most} devices on {name}, and this is one more");
+            let reason = format!("a machine has room for {most} devices on {name}; this is one too many");
             return Err(Error::argument(&device.option, reason));
         }
     }
@@ -163,7 +163,7 @@ fn raw(keys: &mut Keys) -> Parsed<bool> {
 fn serial(keys: &mut Keys) -> Parsed<Option<String>> {
     match keys.take("serial") {
         Some(text) if text.len() > MAX_SERIAL || !text.chars().all(|c| c.is_ascii_graphic() || c == ' ') => {
-            Err(format!("serial: at most {MAX_SERIAL} printable characters"))
+            Err(format!("serial: it must have at most {MAX_SERIAL} characters, all of printable ASCII"))
         }
         serial => Ok(serial),
     }
@@ -173,13 +173,13 @@ fn queues(keys: &mut Keys) -> Parsed<u16> {
     let Some(text) = keys.take("queues") else { return Ok(1) };
     let plain = text.bytes().all(|c| c.is_ascii_digit());
     let number = text.parse().ok().filter(|number| plain && (1..=MAX_QUEUES).contains(number));
-    number.ok_or_else(|| format!("queues: '{text}' is no number from 1 to {MAX_QUEUES}"))
+    number.ok_or_else(|| format!("queues: '{text}' is not a number from 1 to {MAX_QUEUES}"))
 }
 
 fn transport(keys: &mut Keys) -> Parsed<TransportKind> {
     match keys.take("transport").as_deref() {
         None | Some("mmio") => Ok(TransportKind::Mmio),
         Some("pci") => Ok(TransportKind::Pci),
-        Some(other) => Err(format!("transport: '{other}' is unknown; there are mmio and pci")),
+        Some(other) => Err(format!("transport: '{other}' is unknown; use mmio or pci")),
     }
 }

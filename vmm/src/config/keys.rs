@@ -25,7 +25,7 @@ impl Keys {
                 (None, _) => (lossy(&part), None),
             };
             if key.is_empty() {
-                return Err("there is an empty key: the form is key=value,key=value".into());
+                return Err("it has an empty key; the form is key=value,key=value".into());
             }
             if keys.iter().any(|(other, _)| *other == key) {
                 return Err(format!("{key} is given twice"));
@@ -51,7 +51,7 @@ impl Keys {
         let Some(at) = self.0.iter().position(|(other, _)| other == key) else { return Ok(false) };
         match self.0.remove(at).1 {
             None => Ok(true),
-            Some(value) => Err(format!("{key} takes no value ('{}')", value.display())),
+            Some(value) => Err(format!("{key} takes no value, but has '{}'", value.display())),
         }
     }
 
@@ -59,10 +59,7 @@ impl Keys {
     pub(super) fn finish(self, known: &[&str]) -> Result<(), String> {
         match self.0.first() {
             None => Ok(()),
-            Some((key, _)) => {
-                let there = if known.len() == 1 { "is" } else { "are" };
-                Err(format!("unknown key '{key}'; there {there} {}", known.join(", ")))
-            }
+            Some((key, _)) => Err(format!("unknown key '{key}'; the keys are {}", known.join(", "))),
         }
     }
 }

@@ -37,10 +37,10 @@ impl FromStr for Mac {
             return Err(wrong("is longer than six octets"));
         }
         if octets[0] & 1 != 0 {
-            return Err(wrong("is a group address"));
+            return Err(wrong("is a group address: its first octet must be even"));
         }
         if octets == [0; 6] {
-            return Err(wrong("is nobody's address"));
+            return Err(wrong("is all zeros, which is no device's address"));
         }
         Ok(Self(octets))
     }

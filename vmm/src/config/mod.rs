@@ -24,14 +24,13 @@ use serde::Serialize;
 
 /// Kernel command line of every guest.
 ///
-/// The UART by its address: as `ttyS0`, Linux would first talk to a PC's port that is not there. With flow control (`r`): a
-/// Linux whose buffers are full then takes "request to send" back, and input waits. `reboot=p`, by a PC's reset
+/// The UART by its address: as `ttyS0`, Linux would first talk to a PC's port that is not there. `reboot=p`, by a PC's reset
 /// control register: without ACPI there is no other way but the keyboard controller; and with hardware-reduced ACPI, a kernel
 /// with EFI support would take EFI's reset, which is not there, and then the BIOS's (arch/x86/kernel/reboot.c, `reboot_init`).
 /// After a panic a reset instead of a halt, and a warm one: that tells it from another reset where the kernel has no driver for
 /// pvpanic.
 pub fn default_cmdline() -> String {
-    format!("console=uart8250,mmio,{:#x},115200n8r reboot=p,panic_warm panic=-1", layout::UART.base())
+    format!("console=uart8250,mmio,{:#x},115200 reboot=p,panic_warm panic=-1", layout::UART.base())
 }
 
 /// A guest to run.
@@ -134,23 +133,24 @@ impl MachineConfig {
         let firmware = firmware(&args.firmware)?;
         let mem = size::parse(&args.mem).map_err(|e| Error::argument(format!("--mem {}", args.mem), e))?;
         if !(layout::MIN_MEMORY..=layout::MAX_MEMORY).contains(&mem) || !mem.is_multiple_of(2 << 20) {
-            let reason = "guest memory is a multiple of 2M, from 32M to 63G";
+            let (least, most) = (layout::MIN_MEMORY >> 20, layout::MAX_MEMORY >> 30);
+            let reason = format!("guest memory must be a multiple of 2M, from {least}M to {most}G");
             return Err(Error::argument(format!("--mem {}", args.mem), reason));
         }
         let cpus = args.cpus.parse().ok().filter(|cpus| (1..=MAX_CPUS).contains(cpus)).ok_or_else(|| {
             Error::argument(
                 format!("--cpus {}", args.cpus),
-                format!("the number of CPUs is at least 1, and at most {MAX_CPUS}"),
+                format!("it must be a number from 1 to {MAX_CPUS}"),
             )
         })?;
         let mut cmdline = default_cmdline();
         if let Some(more) = &args.cmdline {
             if more.contains(['\0', '\n']) {
-                return Err(Error::argument("--cmdline", "it may not contain zero bytes or line breaks"));
+                return Err(Error::argument("--cmdline", "it must not contain zero bytes or line breaks"));
             }
             cmdline = format!("{cmdline} {more}");
         }
-        let pools = pool::parse(&args.pool, mem)?;
+        let pools = pool::parse(&args.pool)?;
         let devices = devices::parse(args, &pools)?;
         Ok(Self { cmdline, mem, cpus, pools, devices, firmware, spec: spec::parse(args)? })
     }
@@ -161,13 +161,13 @@ fn refuse_other_form(args: &RunArgs, firmware: FirmwareKind) -> Result<()> {
     let (given, reason) = match firmware {
         FirmwareKind::Acpi => (
             [("--dtb", &args.dtb), ("--dump-dtb", &args.dump_dtb)],
-            "with --firmware acpi, the guest gets no device tree; what it would be is told by \
-             'cvmm describe --format dtb'",
+            "with --firmware acpi, the guest gets no device tree; 'cvmm describe --format dtb' writes the one that it \
+             would get without",
         ),
         FirmwareKind::Dt => (
             [("--dump-acpi", &args.dump_acpi), ("--dsdt", &args.dsdt)],
-            "without --firmware acpi, the guest gets no ACPI tables; what they would be is told by \
-             'cvmm describe --format acpi'",
+            "without --firmware acpi, the guest gets no ACPI tables; 'cvmm describe --format acpi' writes those that it \
+             would get with it",
         ),
     };
     match given.into_iter().find_map(|(option, path)| path.as_ref().map(|path| (option, path))) {
@@ -180,7 +180,7 @@ fn firmware(text: &str) -> Result<FirmwareKind> {
     match text {
         "dt" => Ok(FirmwareKind::Dt),
         "acpi" => Ok(FirmwareKind::Acpi),
-        _ => Err(Error::argument(format!("--firmware {text}"), "it is dt or acpi")),
+        _ => Err(Error::argument(format!("--firmware {text}"), "it must be dt or acpi")),
     }
 }
 
@@ -189,7 +189,10 @@ fn console(text: &OsStr) -> Result<ConsoleConfig> {
         (b"stdio", _) => Ok(ConsoleConfig::Stdio),
         (b"off", _) => Ok(ConsoleConfig::Off),
         (_, Some(path)) if !path.is_empty() => Ok(ConsoleConfig::File(OsStr::from_bytes(path).into())),
-        _ => Err(Error::argument(format!("--console {}", text.display()), "it is stdio, file=PATH or off")),
+        _ => Err(Error::argument(
+            format!("--console {}", text.display()),
+            "it must be stdio, file=PATH or off",
+        )),
     }
 }
 

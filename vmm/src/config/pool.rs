@@ -26,35 +26,53 @@ pub struct PoolConfig {
     pub default: bool,
 }
 
-/// The pools of a guest with `mem` bytes of memory, at least one.
-pub(super) fn parse(options: &[String], mem: u64) -> Result<Vec<PoolConfig>> {
+/// The pools of a guest, at least one.
+pub(super) fn parse(options: &[String]) -> Result<Vec<PoolConfig>> {
     if options.is_empty() {
         return Err(Error::argument(
             "--pool",
-            "it is missing. cvmm has no mode in which devices see all of guest memory: say how much of it they may \
-             reach, for example --pool 64M",
+            "it is missing. Devices reach a pool only, never all of guest memory: say how large the pool is, for \
+             example --pool 64M",
         ));
     }
     let mut pools: Vec<PoolConfig> = Vec::new();
     for text in options {
-        let pool = one(text, pools.len(), mem)?;
+        let pool = one(text)?;
         let wrong = |reason: String| Err(Error::argument(&pool.option, reason));
         if pools.len() == MAX_POOLS {
-            return wrong(format!("a guest has at most {MAX_POOLS} pools, and this is one more"));
+            return wrong(format!("a guest has at most {MAX_POOLS} pools; this is one too many"));
         }
-        if let Some(other) = pools.iter().find(|other| other.name == pool.name) {
-            return wrong(format!("name: '{}' is the name of another pool ({})", pool.name, other.option));
+        let mut named = pools.iter().filter(|other| !other.name.is_empty());
+        if let Some(other) = named.find(|other| other.name == pool.name) {
+            return wrong(format!("name: another pool has the name '{}', too ({})", pool.name, other.option));
         }
         if let Some(other) = pools.iter().find(|other| other.default && pool.default) {
-            return wrong(format!("default: another pool is the default one ({})", other.option));
+            return wrong(format!("default: another pool is the default one, too ({})", other.option));
         }
         pools.push(pool);
     }
+    name(&mut pools);
     // A pool that is the only one needs no word for it.
     if let [only] = &mut pools[..] {
         only.default = true;
     }
     Ok(pools)
+}
+
+/// Gives names to the pools without one: by their place among all; if a user's pool has that name, a number that no place
+/// has.
+fn name(pools: &mut [PoolConfig]) {
+    let count = pools.len();
+    for index in 0..count {
+        if pools[index].name.is_empty() {
+            let names = std::iter::once(index).chain(count..).map(|number| match number {
+                0 => "pool".to_owned(),
+                _ => format!("pool{number}"),
+            });
+            let mut free = names.filter(|name| pools.iter().all(|other| other.name != *name));
+            pools[index].name = free.next().unwrap_or_default();
+        }
+    }
 }
 
 /// The index of the pool called `name`, or of the default one.
@@ -67,15 +85,16 @@ pub(super) fn find(pools: &[PoolConfig], name: Option<&str>) -> std::result::Res
             .ok_or_else(|| format!("pool: there is no pool '{name}'; the pools are: {}", names())),
         None => pools.iter().position(|pool| pool.default).ok_or_else(|| {
             format!(
-                "it names no pool, and none is the default one: say pool=NAME (the pools are: {}), or mark a pool, \
-                 --pool size=SIZE,name=NAME,default",
+                "it names no pool, and there is no default pool. Add pool=NAME to it (the pools are: {}), or mark a \
+                 pool: --pool size=SIZE,name=NAME,default",
                 names()
             )
         }),
     }
 }
 
-fn one(text: &str, index: usize, mem: u64) -> Result<PoolConfig> {
+/// Reads an option. A pool without a name has the empty one.
+fn one(text: &str) -> Result<PoolConfig> {
     let option = format!("--pool {text}");
     let wrong = |reason: String| Error::argument(&option, reason);
     let mut keys = Keys::parse(text, Some("size")).map_err(wrong)?;
@@ -84,23 +103,15 @@ fn one(text: &str, index: usize, mem: u64) -> Result<PoolConfig> {
     let base = keys.take("base").map(|base| size::parse(&base)).transpose();
     let base = base.map_err(|reason| wrong(format!("base: {reason}")))?;
     let default = keys.take_flag("default").map_err(wrong)?;
-    let name = keys.take("name").unwrap_or_else(|| match index {
-        0 => "pool".into(),
-        _ => format!("pool{index}"),
-    });
+    let name = keys.take("name");
     keys.finish(&["size", "name", "base", "default"]).map_err(wrong)?;
-    if name.is_empty()
-        || name.len() > MAX_POOL_NAME
-        || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    {
-        let reason = format!("a name is made of letters, digits, '-', '_' and '.', at most {MAX_POOL_NAME}");
-        return Err(wrong(reason));
+    let good = |name: &String| {
+        (1..=MAX_POOL_NAME).contains(&name.len())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if !name.as_ref().is_none_or(good) {
+        return Err(wrong(format!("name: use 1 to {MAX_POOL_NAME} letters, digits, '-', '_' and '.'")));
     }
-    if size > mem {
-        return Err(wrong(format!(
-            "the pool is part of guest memory, and larger than that (--mem, {}M)",
-            mem >> 20
-        )));
-    }
+    let name = name.unwrap_or_default();
     Ok(PoolConfig { option, name, size, base, default })
 }

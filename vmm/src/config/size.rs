@@ -3,7 +3,7 @@
 
 /// Parses a size in bytes.
 pub(super) fn parse(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is no size: write bytes, or 512K, 64M, 2G, or 0x... in hexadecimal");
+    let wrong = || format!("'{text}' is not a size; write bytes, or 512K, 64M, 2G, or 0x... in hexadecimal");
     if let Some(hex) = text.strip_prefix("0x") {
         return u64::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with('+')).ok_or_else(wrong);
     }

@@ -65,10 +65,10 @@ pub const PROFILES: [Profile; 3] = [
 /// Of the RFC of April 2025; resources/review/rfc.md has more of each.
 const RFC_DEFECTS: [&str; 4] = [
     "its feature bit 27 is VIRTIO_F_ANY_LAYOUT, which transitional devices must offer (virtio 1.3, 6.3); cvmm's never are",
-    "1/3 exempts its buffer from ACCESS_PLATFORM, 2/3 and 3/3 from ORDER_PLATFORM; cvmm takes the first to be meant, and \
-     offers ACCESS_PLATFORM all the same",
-    "the addresses in a PCI device's memory change when its BAR moves, rings in use or not, and PCI has no way for a function \
-     to reach its own BAR",
+    "1/3 exempts its buffer from ACCESS_PLATFORM, 2/3 and 3/3 from ORDER_PLATFORM; cvmm assumes that the first is meant, \
+     and still offers ACCESS_PLATFORM",
+    "the addresses in a PCI device's memory change when its BAR moves, even while rings are in use; and PCI has no way for a \
+     function to reach its own BAR",
     "no operating system accepts bit 27 or knows capability 10: with --unaware refuse, no driver gets past FEATURES_OK",
 ];
 
@@ -114,11 +114,10 @@ impl From<SpecConfig> for Told {
 pub(super) fn parse(args: &MachineArgs) -> Result<SpecConfig> {
     let profile = PROFILES.iter().find(|profile| profile.name == args.spec).ok_or_else(|| {
         let names = PROFILES.map(|profile| profile.name).join(", ");
-        Error::argument(format!("--spec {}", args.spec), format!("it is one of {names}"))
+        Error::argument(format!("--spec {}", args.spec), format!("it must be one of {names}"))
     })?;
     let no_bit = |option: String| {
-        let reason =
-            format!("--spec {} has no feature bit; --spec plan and --spec rfc have one", profile.name);
+        let reason = format!("--spec {} has no feature bit; use --spec plan or --spec rfc", profile.name);
         Err(Error::argument(option, reason))
     };
     let mut restricted = RestrictedDma {
@@ -142,7 +141,7 @@ pub(super) fn parse(args: &MachineArgs) -> Result<SpecConfig> {
         restricted.required = match text.as_str() {
             "refuse" => true,
             "allow" => false,
-            _ => return Err(Error::argument(option, "it is refuse or allow")),
+            _ => return Err(Error::argument(option, "it must be refuse or allow")),
         };
     }
     Ok(SpecConfig { profile, restricted })
@@ -150,15 +149,16 @@ pub(super) fn parse(args: &MachineArgs) -> Result<SpecConfig> {
 
 /// A number that no feature of the standard has: 24 to 49 are those of the queues and of the negotiation (virtio 1.3, 2.2).
 fn feature_bit(text: &str) -> std::result::Result<u8, String> {
-    let number: u8 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    let number: u8 = text.parse().map_err(|_| format!("'{text}' is not a number from 0 to 255"))?;
     match number {
         25..=27 | 31 | 44..=49 => Ok(number),
         24 | 28..=30 | 32..=43 => Err(format!(
-            "{number} is taken (virtio 1.3, 6; 42 and 43 since); free are 25, 26, 31, 44 to 49, and 27, which only \
-             transitional devices have"
+            "another feature has bit {number} (virtio 1.3, 6; 42 and 43 were assigned later); free are 25, 26, 31, 44 to \
+             49, and 27, which only transitional devices use"
         )),
         _ => Err(format!(
-            "{number} is not one of 24 to 49, which do not belong to a device type (virtio 1.3, 2.2)"
+            "bit {number} is reserved for device types, or for other uses; free are 25, 26, 27, 31 and 44 to 49 (virtio \
+             1.3, 2.2)"
         )),
     }
 }

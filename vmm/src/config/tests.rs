@@ -67,6 +67,23 @@ fn a_device_has_the_pool_that_it_names_or_the_default_one() {
     assert_eq!(bound("--pool 2M,name=a --pool 2M,name=b --rng pool=b"), [of("b", true)]);
 }
 
+/// A name that the user gives is nobody else's; a pool without one has another.
+#[test]
+fn a_default_name_gives_way_to_the_users() {
+    let names = |options: &str| {
+        let pools = machine(options).pools;
+        pools.into_iter().map(|pool| pool.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names("--pool 2M --pool 2M --pool 2M"), ["pool", "pool1", "pool2"]);
+    assert_eq!(names("--pool 2M,name=pool1 --pool 2M --pool 2M"), ["pool1", "pool3", "pool2"]);
+    assert_eq!(names("--pool 2M --pool 2M --pool 2M,name=pool"), ["pool3", "pool1", "pool"]);
+    assert_eq!(names("--pool 2M --pool 2M,name=pool2 --pool 2M,name=x"), ["pool", "pool2", "x"]);
+    assert_eq!(
+        names("--pool 2M,name=pool1 --pool 2M --pool 2M,name=pool4 --pool 2M,name=pool5"),
+        ["pool1", "pool6", "pool4", "pool5"]
+    );
+}
+
 /// `RestrictedDma` as the numbers of the bits that are offered and required, and whether the pool is named.
 #[test]
 fn a_text_says_what_the_guest_is_told() {
@@ -130,7 +147,7 @@ fn devices_are_named_in_order() {
 
 #[test]
 fn the_command_line_is_added_to_the_default() {
-    let base = "console=uart8250,mmio,0xd1000000,115200n8r";
+    let base = "console=uart8250,mmio,0xd1000000,115200";
     assert_eq!(machine("--pool 64M --cmdline -x").cmdline, format!("{base} reboot=p,panic_warm panic=-1 -x"));
     let acpi = machine("--pool 64M --firmware acpi --cmdline -x");
     assert_eq!(acpi.cmdline, format!("{base} reboot=p,panic_warm panic=-1 -x"));
@@ -142,72 +159,71 @@ fn wrong_options_are_named() {
     for (options, expected) in [
         ("", "--pool: it is missing"),
         (
-            "--pool 64M --pool 2M,name=pool",
-            "--pool 2M,name=pool: name: 'pool' is the name of another pool (--pool 64M)",
+            "--pool 64M,name=p --pool 2M,name=p",
+            "--pool 2M,name=p: name: another pool has the name 'p', too (--pool 64M,name=p)",
         ),
         (
             "--pool 64M,default --pool 2M,default",
-            "default: another pool is the default one (--pool 64M,default)",
+            "default: another pool is the default one, too (--pool 64M,default)",
         ),
-        ("--pool 64M,default=1", "default takes no value ('1')"),
-        ("--pool 64M --pool 2M --rng", "--rng: it names no pool, and none is the default one"),
+        ("--pool 64M,default=1", "default takes no value, but has '1'"),
+        ("--pool 64M --pool 2M --rng", "--rng: it names no pool, and there is no default pool"),
         ("--pool 64M --rng pool=disk", "--rng pool=disk: pool: there is no pool 'disk'; the pools are: pool"),
         ("--pool 64M --rng pool=", "pool: there is no pool ''"),
-        ("--pool 64M --spec rfc2", "--spec rfc2: it is one of upstream, rfc, plan"),
+        ("--pool 64M --spec rfc2", "--spec rfc2: it must be one of upstream, rfc, plan"),
         ("--pool 64M --feature-bit 49", "--feature-bit 49: --spec upstream has no feature bit"),
         ("--pool 64M --unaware allow", "--unaware allow: --spec upstream has no feature bit"),
-        ("--pool 64M --spec plan --unaware maybe", "--unaware maybe: it is refuse or allow"),
-        ("--pool 64M --spec plan --feature-bit 33", "--feature-bit 33: 33 is taken"),
-        ("--pool 64M --spec plan --feature-bit 5", "5 is not one of 24 to 49"),
-        ("--pool 64M --spec plan --feature-bit x", "'x' is no number"),
-        ("--pool 64M --spec plan --feature-bit 300", "'300' is no number"),
-        ("--pool 64X", "--pool 64X: size: '64X' is no size"),
+        ("--pool 64M --spec plan --unaware maybe", "--unaware maybe: it must be refuse or allow"),
+        ("--pool 64M --spec plan --feature-bit 33", "--feature-bit 33: another feature has bit 33"),
+        ("--pool 64M --spec plan --feature-bit 5", "bit 5 is reserved for device types"),
+        ("--pool 64M --spec plan --feature-bit x", "'x' is not a number"),
+        ("--pool 64M --spec plan --feature-bit 300", "'300' is not a number"),
+        ("--pool 64X", "--pool 64X: size: '64X' is not a size"),
         ("--pool name=x", "--pool name=x: size=SIZE is missing"),
-        ("--pool 64M,foo=1", "--pool 64M,foo=1: unknown key 'foo'; there are size, name, base, default"),
-        ("--pool 64M,name=", "a name is made of"),
-        ("--pool 64M,name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a name is made of"),
-        ("--pool 64M,base=x", "base: 'x' is no size"),
+        ("--pool 64M,foo=1", "--pool 64M,foo=1: unknown key 'foo'; the keys are size, name, base, default"),
+        ("--pool 64M,name=", "name: use 1 to 32 letters, digits"),
+        ("--pool 64M,name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "name: use 1 to 32 letters, digits"),
+        ("--pool 64M,base=x", "base: 'x' is not a size"),
         ("--pool 64M,size=1M", "size is given twice"),
-        ("--pool 1G", "larger than that (--mem, 512M)"),
-        ("--pool 64M --mem 1M", "--mem 1M: guest memory is"),
-        ("--pool 64M --mem 64G", "--mem 64G: guest memory is"),
-        ("--pool 64M --mem 33000000", "--mem 33000000: guest memory is"),
-        ("--pool 64M --mem big", "--mem big: 'big' is no size"),
-        ("--pool 64M --cpus 0", "--cpus 0: the number of CPUs"),
-        ("--pool 64M --cpus 255", "--cpus 255: the number of CPUs"),
-        ("--pool 64M --cpus 256", "--cpus 256: the number of CPUs"),
+        ("--pool 64M --mem 1M", "--mem 1M: guest memory must be"),
+        ("--pool 64M --mem 64G", "--mem 64G: guest memory must be"),
+        ("--pool 64M --mem 33000000", "--mem 33000000: guest memory must be"),
+        ("--pool 64M --mem big", "--mem big: 'big' is not a size"),
+        ("--pool 64M --cpus 0", "--cpus 0: it must be a number from 1 to 254"),
+        ("--pool 64M --cpus 255", "--cpus 255: it must be a number from 1 to 254"),
+        ("--pool 64M --cpus 256", "--cpus 256: it must be a number from 1 to 254"),
         ("--pool 64M --blk ro", "--blk ro: path=... is missing"),
         ("--pool 64M --blk path=", "path=... is missing"),
-        ("--pool 64M --blk path=a,ro=1", "ro takes no value ('1')"),
+        ("--pool 64M --blk path=a,ro=1", "ro takes no value, but has '1'"),
         (
             "--pool 64M --blk path=a,rw",
-            "unknown key 'rw'; there are path, ro, format, serial, queues, transport, pool",
+            "unknown key 'rw'; the keys are path, ro, format, serial, queues, transport, pool",
         ),
-        ("--pool 64M --blk path=a,transport=usb", "transport: 'usb' is unknown; there are mmio and pci"),
+        ("--pool 64M --blk path=a,transport=usb", "transport: 'usb' is unknown; use mmio or pci"),
         ("--pool 64M --blk path=a,transport", "transport: '' is unknown"),
-        ("--pool 64M --blk path=a,queues=0", "queues: '0' is no number from 1 to 8"),
-        ("--pool 64M --blk path=a,queues=9", "queues: '9' is no number"),
-        ("--pool 64M --blk path=a,queues=+2", "queues: '+2' is no number"),
-        ("--pool 64M --blk path=a,queues=65537", "queues: '65537' is no number"),
-        ("--pool 64M --net tap=t,queues", "queues: '' is no number"),
-        ("--pool 64M --rng yes", "--rng yes: unknown key 'yes'; there are transport, pool"),
+        ("--pool 64M --blk path=a,queues=0", "queues: '0' is not a number from 1 to 8"),
+        ("--pool 64M --blk path=a,queues=9", "queues: '9' is not a number"),
+        ("--pool 64M --blk path=a,queues=+2", "queues: '+2' is not a number"),
+        ("--pool 64M --blk path=a,queues=65537", "queues: '65537' is not a number"),
+        ("--pool 64M --net tap=t,queues", "queues: '' is not a number"),
+        ("--pool 64M --rng yes", "--rng yes: unknown key 'yes'; the keys are transport, pool"),
         ("--pool 64M --rng queues=2", "unknown key 'queues'"),
         ("--pool 64M --rng --rng transport=", "--rng transport=: transport: '' is unknown"),
-        ("--pool 64M --firmware uefi", "--firmware uefi: it is dt or acpi"),
+        ("--pool 64M --firmware uefi", "--firmware uefi: it must be dt or acpi"),
         (
             "--pool 64M --firmware acpi --dtb t",
             "--dtb t: with --firmware acpi, the guest gets no device tree",
         ),
         ("--pool 64M --firmware acpi --dump-dtb t", "--dump-dtb t: with --firmware acpi"),
         ("--pool 64M --dump-acpi d", "--dump-acpi d: without --firmware acpi, the guest gets no ACPI tables"),
-        ("--pool 64M --blk path=a,serial=123456789012345678901", "serial: at most 20"),
+        ("--pool 64M --blk path=a,serial=123456789012345678901", "serial: it must have at most 20"),
         ("--pool 64M --net mac=02:00:00:00:00:01", "tap=... is missing"),
         ("--pool 64M --net tap=t,mac=2:0:0:0:0:1", "mac: '2:0:0:0:0:1' is not six octets"),
         ("--pool 64M --net tap=t,mac=02:00:00:00:00:01:02", "is longer than six octets"),
         ("--pool 64M --net tap=t,mac=01:00:00:00:00:01", "is a group address"),
-        ("--pool 64M --net tap=t,mac=00:00:00:00:00:00", "is nobody's address"),
-        ("--pool 64M --console file=", "--console file=: it is stdio, file=PATH or off"),
-        ("--pool 64M --console tty", "--console tty: it is"),
+        ("--pool 64M --net tap=t,mac=00:00:00:00:00:00", "is all zeros"),
+        ("--pool 64M --console file=", "--console file=: it must be stdio, file=PATH or off"),
+        ("--pool 64M --console tty", "--console tty: it must be"),
     ] {
         let error = error(options);
         assert!(error.contains(expected), "{options}: {error}");

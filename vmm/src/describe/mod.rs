@@ -46,7 +46,7 @@ impl FromStr for Format {
             "json" => Self::Json,
             "svg" => Self::Svg,
             _ => {
-                let reason = "it is text, dts, dtb, asl, acpi, json or svg";
+                let reason = "it must be text, dts, dtb, asl, acpi, json or svg";
                 return Err(Error::argument(format!("--format {text}"), reason));
             }
         })

@@ -78,7 +78,7 @@ impl FileDisk {
         let mut file = writable::open(path, read_only)?;
         lock::lock(&file, read_only)?;
         // Seeking tells the size of a block device, too, which its metadata do not.
-        let size = file.seek(SeekFrom::End(0)).map_err(|error| format!("its size is not known: {error}"))?;
+        let size = file.seek(SeekFrom::End(0)).map_err(|error| format!("its size can't be read: {error}"))?;
         if size == 0 {
             return Err("it is empty".into());
         }
@@ -177,7 +177,7 @@ impl FileDisk {
         if end <= size {
             return Ok(());
         }
-        let what = format!("the image ends at {size}: it was truncated");
+        let what = format!("the image ends at {size}: it was truncated while the guest ran");
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, what))
     }
 }

@@ -32,7 +32,7 @@ pub fn open(
     if fits(kind) {
         return Ok(file);
     }
-    Err(io::Error::other(format!("it is {}; {wanted} is needed", name(kind))))
+    Err(io::Error::other(format!("it is {}; it must be {wanted}", name(kind))))
 }
 
 /// Opens the regular file at `path` for reading.
@@ -55,7 +55,7 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let read = file.take(most + 1).read_to_end(&mut bytes);
     read.map_err(|error| format!("it can't be read: {error}"))?;
     if bytes.len() as u64 > most {
-        return Err(format!("it is longer than {} KiB, which are the most", most >> 10));
+        return Err(format!("it is longer than {} KiB, the most that cvmm reads", most >> 10));
     }
     Ok(bytes)
 }

@@ -39,12 +39,12 @@ impl HostTap {
     /// What is wrong, for a message that names the option.
     pub fn open(name: &str, queues: u16) -> Result<Opened, String> {
         if !is_name(name) {
-            return Err(format!("'{name}' is no name of a network device"));
+            return Err(format!("'{name}' can't be the name of a network device"));
         }
         let (_, tap) = find(name, queues)?;
         if queues > 1 && !tap.multi_queue {
             return Err(format!(
-                "the tap '{name}' can have one queue only, not {queues}; make it anew with: ip tuntap del dev {name} \
+                "the tap '{name}' can have one queue only, not {queues}; make it again with: ip tuntap del dev {name} \
                  mode tap && {}",
                 how_to_make(name, queues)
             ));
@@ -62,7 +62,7 @@ impl HostTap {
         for queue in opened.iter_mut().skip(1).rev() {
             queue
                 .attach(false)
-                .map_err(|error| format!("detaching a queue from the tap '{name}': {error}"))?;
+                .map_err(|error| format!("a queue of the tap '{name}' can't be detached: {error}"))?;
         }
         Ok(Opened { queues: opened, mtu })
     }
@@ -85,7 +85,7 @@ impl HostTap {
                 Err(match error.raw_os_error() {
                     Some(libc::EBUSY) => busy(name),
                     Some(libc::EPERM) => format!("the tap '{name}' belongs to another user: {error}"),
-                    _ => format!("attaching to the tap '{name}': {error}"),
+                    _ => format!("cvmm can't attach to the tap '{name}': {error}"),
                 })
             }
         }
@@ -101,11 +101,11 @@ fn is_name(name: &str) -> bool {
 /// The tap `name`, for so many queues.
 fn find(name: &str, queues: u16) -> Result<(Link, TapLink), String> {
     let mut link = Link::find(name)
-        .map_err(|error| format!("asking the kernel for the network device '{name}': {error}"))?
+        .map_err(|error| format!("the kernel can't be asked for the network device '{name}': {error}"))?
         .ok_or_else(|| {
             format!("there is no network device '{name}'; make it with: {}", how_to_make(name, queues))
         })?;
-    let tap = link.tap.take().ok_or_else(|| format!("the network device '{name}' is no tap"))?;
+    let tap = link.tap.take().ok_or_else(|| format!("the network device '{name}' is not a tap"))?;
     Ok((link, tap))
 }
 

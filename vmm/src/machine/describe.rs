@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The machine description of a configuration. Everything that comes later reads it.
 
+use cvmm_arch::native::layout::PoolError;
 use cvmm_arch::native::{cpu, layout};
 use cvmm_devices::power;
 use cvmm_devices::virtio::pci::layout::BAR_SIZE;
@@ -85,23 +86,50 @@ fn no_memory(device: &DeviceConfig, size: u64) -> Error {
     Error::argument(&device.option, reason)
 }
 
-/// Places the pools: first those whose place the user chose.
+/// Places the pools.
 fn pools(config: &MachineConfig, memory: &[Range]) -> Result<Vec<Pool>> {
-    let mut order: Vec<_> = config.pools.iter().collect();
-    order.sort_by_key(|pool| pool.base.is_none());
-    let mut placed: Vec<(&str, Range)> = Vec::new();
-    for pool in order {
-        let others: Vec<_> = placed.iter().map(|(_, range)| *range).collect();
-        let range = layout::place_pool(memory, &others, pool.size, pool.base)
-            .map_err(|error| Error::argument(&pool.option, error))?;
-        placed.push((&pool.name, range));
-    }
-    let placed =
-        |pool: &PoolConfig| placed.iter().find(|(name, _)| *name == pool.name).map(|(_, range)| *range);
-    let pool = |pool: &PoolConfig| {
-        let range = placed(pool).ok_or_else(|| Error::vmm("pools", "one was not placed"))?;
+    let ranges = place_pools(&config.pools, memory).map_err(|(pool, error)| {
+        let more_memory = match error {
+            PoolError::TooLarge { .. } => more_memory(config),
+            _ => String::new(),
+        };
+        Error::argument(&pool.option, format!("{error}{more_memory}"))
+    })?;
+    let pool = |(pool, range): (&PoolConfig, Range)| {
         let dma_default = pool.default && config.spec.profile.dma_default;
-        Ok(Pool { name: pool.name.clone(), range, dma_default })
+        Pool { name: pool.name.clone(), range, dma_default }
     };
-    config.pools.iter().map(pool).collect()
+    Ok(config.pools.iter().zip(ranges).map(pool).collect())
+}
+
+/// The places of `pools`, or the first that has none. Those whose place the user chose are placed before the others.
+fn place_pools<'p>(
+    pools: &'p [PoolConfig],
+    memory: &[Range],
+) -> std::result::Result<Vec<Range>, (&'p PoolConfig, PoolError)> {
+    let mut order: Vec<_> = pools.iter().enumerate().collect();
+    order.sort_by_key(|(_, pool)| pool.base.is_none());
+    let mut placed: Vec<(usize, Range)> = Vec::new();
+    for (index, pool) in order {
+        let others: Vec<_> = placed.iter().map(|(_, range)| *range).collect();
+        let range = layout::place_pool(memory, &others, pool.size, pool.base);
+        placed.push((index, range.map_err(|error| (pool, error))?));
+    }
+    placed.sort_by_key(|(index, _)| *index);
+    Ok(placed.into_iter().map(|(_, range)| range).collect())
+}
+
+/// Says with how much memory the pools would fit.
+fn more_memory(config: &MachineConfig) -> String {
+    let fit = |mem: u64| place_pools(&config.pools, &layout::memory(mem)).is_ok();
+    let units = |mem: u64| mem / layout::POOL_ALIGN;
+    let (mut too_little, mut enough) = (units(config.mem), units(layout::MAX_MEMORY));
+    if !fit(layout::MAX_MEMORY) {
+        return format!("; a guest has at most {}G of memory, which is too little", layout::MAX_MEMORY >> 30);
+    }
+    while enough - too_little > 1 {
+        let middle = too_little.midpoint(enough);
+        *if fit(middle * layout::POOL_ALIGN) { &mut enough } else { &mut too_little } = middle;
+    }
+    format!("; use --mem {}M or more", (enough * layout::POOL_ALIGN) >> 20)
 }

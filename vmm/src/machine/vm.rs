@@ -82,7 +82,7 @@ pub fn create(kvm: &Kvm) -> Result<VmFd> {
     let vm = kvm.create_vm().map_err(|error| Error::Host(format!("KVM can't make a VM: {error}")))?;
     for (capability, name) in native::NEEDED {
         if !vm.check_extension(*capability) {
-            return Err(Error::Host(format!("its KVM lacks {name}")));
+            return Err(Error::Host(format!("KVM lacks {name}")));
         }
     }
     native::create_irqchip(&vm)
@@ -304,7 +304,7 @@ fn interrupt_line(vm: &VmFd, Interrupt(gsi): Interrupt) -> Result<EventFd> {
 }
 
 fn event() -> Result<EventFd> {
-    EventFd::new(EFD_NONBLOCK).map_err(|error| Error::Host(format!("eventfd: {error}")))
+    EventFd::new(EFD_NONBLOCK).map_err(|error| Error::Host(format!("an eventfd can't be made: {error}")))
 }
 
 /// The I/O APIC on the bus: the arch crate does not know buses.

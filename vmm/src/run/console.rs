@@ -69,7 +69,9 @@ impl Write for ConsoleOutput {
             _ => {}
         }
         self.lost.get_or_init(|| {
-            log::error!("console: {error}; what the guest writes there is lost, and it runs on");
+            log::error!(
+                "the console can't be written: {error}; the guest runs on, and its output there is lost"
+            );
             error.to_string()
         });
         Ok(bytes.len())

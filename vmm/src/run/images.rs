@@ -164,11 +164,11 @@ fn read_dsdt(path: &Path) -> std::result::Result<Vec<u8>, String> {
         _ => false,
     };
     if !whole {
-        return Err("it is no DSDT (dsdt.aml), or truncated; iasl makes one".into());
+        return Err("it is not a DSDT (dsdt.aml), or it is truncated; iasl can compile one".into());
     }
     match dsdt.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)) {
         0 => Ok(dsdt),
-        sum => Err(format!("its bytes add up to {sum:#x}, modulo 256, and not to 0: its checksum is wrong")),
+        sum => Err(format!("its checksum is wrong: its bytes add up to {sum:#x} modulo 256, instead of 0")),
     }
 }
 
@@ -184,7 +184,7 @@ fn read_dtb(path: &Path) -> std::result::Result<Vec<u8>, String> {
         {
             Ok(dtb)
         }
-        _ => Err("it is no flattened device tree (dtb), or truncated; dtc makes one".into()),
+        _ => Err("it is not a flattened device tree (dtb), or it is truncated; dtc can compile one".into()),
     }
 }
 

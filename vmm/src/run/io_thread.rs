@@ -36,7 +36,7 @@ impl MutEventSubscriber for Waker {
 
     fn init(&mut self, ops: &mut EventOps) {
         if let Err(error) = ops.add(Events::new(&self.0.event, EventSet::IN)) {
-            log::error!("event loop: {error}");
+            log::error!("cvmm's event loop failed: {error}");
         }
     }
 }
@@ -61,7 +61,7 @@ impl IoThread {
             let _guard = PanicGuard(&exit);
             while !until.asked.load(Ordering::Acquire) {
                 if let Err(error) = events.run() {
-                    exit.ask(Outcome::VmmError(format!("event loop: {error}")));
+                    exit.ask(Outcome::VmmError(format!("cvmm's event loop failed: {error}")));
                     return;
                 }
             }

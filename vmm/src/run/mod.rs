@@ -177,7 +177,7 @@ impl Guest {
             }
         }
         if let Some(error) = self.console.get() {
-            outcome = outcome.after(&format!("some of the console's output is lost: {error}"));
+            outcome = outcome.after(&format!("some console output was lost: {error}"));
         }
         let outcome = with_violation(outcome, sandbox::violation());
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
@@ -198,11 +198,13 @@ fn with_violation(outcome: Outcome, violation: Option<Violation>) -> Outcome {
 
 fn open_kvm(config: &VmConfig) -> Result<Kvm> {
     let kvm = Kvm::new().map_err(|error| {
-        Error::Host(format!("/dev/kvm can't be opened: {error}; is KVM loaded, and may this user open it?"))
+        Error::Host(format!(
+            "/dev/kvm can't be opened: {error}; is the KVM module loaded, and may this user open /dev/kvm?"
+        ))
     })?;
     let most = kvm.get_max_vcpus();
     if usize::from(config.machine.cpus) > most {
-        let reason = format!("KVM of this host allows {most} CPUs");
+        let reason = format!("KVM on this host allows at most {most} CPUs");
         return Err(Error::argument(format!("--cpus {}", config.machine.cpus), reason));
     }
     Ok(kvm)

@@ -132,7 +132,9 @@ impl Vcpu {
                 Ok(exit) => exit,
                 Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => continue,
                 Err(error) if error.errno() == libc::EFAULT => {
-                    return Some(Outcome::VmmError("KVM_RUN: guest memory could not be had (EFAULT)".into()));
+                    return Some(Outcome::VmmError(
+                        "KVM_RUN: the host has no memory for the guest (EFAULT)".into(),
+                    ));
                 }
                 Err(error) => return Some(Outcome::VmmError(format!("KVM_RUN: {error}"))),
             };
@@ -143,7 +145,9 @@ impl Vcpu {
                 VcpuExit::IoOut(port, data) => self.ports.write(port.into(), data),
                 VcpuExit::IoapicEoi(vector) => self.io_apic.end_of_interrupt(vector),
                 VcpuExit::Intr => {}
-                VcpuExit::Shutdown => return Some(Outcome::GuestCrashed("triple fault".into())),
+                VcpuExit::Shutdown => {
+                    return Some(Outcome::GuestCrashed("the guest's CPU had a triple fault".into()));
+                }
                 VcpuExit::FailEntry(reason, cpu) => {
                     return Some(Outcome::HostCannot(format!(
                         "KVM could not enter the guest: reason {reason:#x} on CPU {cpu}"
@@ -152,9 +156,7 @@ impl Vcpu {
                 VcpuExit::InternalError => return Some(self.internal_error()),
                 other => {
                     let other = format!("{other:?}");
-                    return Some(Outcome::VmmError(format!(
-                        "KVM: an exit that is not expected here: {other}"
-                    )));
+                    return Some(Outcome::VmmError(format!("KVM returned an unexpected exit: {other}")));
                 }
             }
         }
@@ -168,9 +170,9 @@ impl Vcpu {
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
         if suberror == KVM_INTERNAL_ERROR_EMULATION && !self.has_hardware_virtualization() {
             return Outcome::HostCannot(format!(
-                "this host's KVM emulates guest kernels (its CPU shows neither vmx nor svm) and met an instruction \
-                 that it can't emulate, at {rip:#x}. Linux needs a KVM with hardware virtualization: use a host that \
-                 has it, or enable nested virtualization; `cargo lab run` brings its own, under QEMU"
+                "this host's KVM emulates guest kernels, since the CPU has neither vmx nor svm. It can't emulate the \
+                 instruction at {rip:#x}. Linux needs a KVM with hardware virtualization: use such a host, or enable \
+                 nested virtualization. `cargo lab run` starts one under QEMU"
             ));
         }
         Outcome::GuestCrashed(format!("KVM internal error {suberror} at {rip:#x}"))

@@ -11,7 +11,7 @@ pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) 
     let profile = config.spec.profile;
     let defects = profile.defects.iter().map(|defect| format!("--spec {}: {defect}", profile.name));
     let withheld = config.spec.restricted.withholds_access_platform.then(|| {
-        "--withhold-access-platform: a driver has no reason to ask its platform for the pool, and may name other memory".into()
+        "--withhold-access-platform: a driver does not learn that it must use the pool, and may use other memory".into()
     });
     let pools = small_pools(machine, devices);
     let devices = &config.devices;
@@ -33,8 +33,8 @@ fn small_pools(machine: &Machine, devices: &[Opened]) -> Vec<String> {
     wanted.retain(|(_, size, room)| room > size);
     let warning = |(name, size, room)| {
         format!(
-            "{name} has {size} bytes, and its devices want {room} at once: rings, the buffers that a network keeps, \
-             the largest request of each queue. The guest may have to wait for room, without end if none is given back"
+            "{name} may be too small: it has {size} bytes, and its devices may need {room} at once (rings, receive buffers \
+             of network devices, the largest request of each queue). A guest that finds no room waits, perhaps for ever"
         )
     };
     wanted.into_iter().map(warning).collect()
@@ -155,7 +155,9 @@ mod tests {
             let size = "has 2097152 bytes";
             let [warning] = &warnings(options)[..] else { panic!("{options:?}") };
             assert!(
-                warning.starts_with(&format!("{name} {size}, and its devices want {wanted} ")),
+                warning.starts_with(&format!(
+                    "{name} may be too small: it {size}, and its devices may need {wanted} "
+                )),
                 "{warning}"
             );
         }
@@ -164,10 +166,10 @@ mod tests {
         let warnings = warnings(&rfc);
         assert!(warnings[..4].iter().all(|warning| warning.starts_with("--spec rfc: ")));
         let [warning] = &warnings[4..] else { panic!("{warnings:?}") };
-        assert!(
-            warning
-                .starts_with(&format!("the memory of blk0 has 2097152 bytes, and its devices want {eight} "))
+        let expected = format!(
+            "the memory of blk0 may be too small: it has 2097152 bytes, and its devices may need {eight} "
         );
+        assert!(warning.starts_with(&expected), "{warning}");
     }
     /// Taps need not exist for this.
     #[test]

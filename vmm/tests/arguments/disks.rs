@@ -16,7 +16,7 @@ use super::NOBODY;
 use super::bench::{Bench, assert_refused, output};
 use super::common::{LoopDevice, not_tested};
 
-const RO: &str = "; with ,ro the guest would only read it";
+const RO: &str = "; add ,ro to open it for reading only";
 
 /// This disk is right: the next option is the one that is wrong.
 fn take(bench: &Bench, options: &[&str]) {

@@ -11,7 +11,7 @@ fn forms() {
     let bench = Bench::new();
     for value in ["", "ACPI", "uefi", "dt,acpi"] {
         let option = format!("--firmware={value}");
-        bench.refuse(&[&option], &format!("--firmware {value}"), "it is dt or acpi");
+        bench.refuse(&[&option], &format!("--firmware {value}"), "it must be dt or acpi");
     }
     // What is about the form that the guest does not get.
     let (file, folder) = (bench.path("new"), bench.path("folder"));
@@ -34,14 +34,14 @@ fn a_dsdt_is_one() {
         fs::write(&path, bytes).unwrap();
         path
     };
-    let no_table = "it is no DSDT (dsdt.aml), or truncated";
+    let no_table = "it is not a DSDT (dsdt.aml), or it is truncated";
     for (path, reason) in [
         (bench.path("none"), "No such file"),
         (table("empty", b""), no_table),
         (table("other", b"SSDT\x08\0\0\0"), no_table),
         (table("short", b"DSDT\x09\0\0\0"), no_table),
         (table("long", b"DSDT\x08\0\0\0\0"), no_table),
-        (table("sum", b"DSDT\x08\0\0\0"), "its bytes add up to 0x37, modulo 256"),
+        (table("sum", b"DSDT\x08\0\0\0"), "its bytes add up to 0x37 modulo 256, instead of 0"),
         (table("large", &[0; 100_000]), "it is longer than 96 KiB"),
     ] {
         bench.refuse(&["--firmware", "acpi", "--dsdt", &path], &format!("--dsdt {path}"), reason);

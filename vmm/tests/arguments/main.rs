@@ -123,19 +123,31 @@ fn pools() {
         ("1M", "a multiple of 2M"),
         ("3M", "a multiple of 2M"),
         ("4096", "a multiple of 2M"),
-        ("256M", "larger than that (--mem, 128M)"),
-        ("128M", "it does not fit: it needs 128M of guest memory that is one piece; there are 96M"),
-        ("8X", "'8X' is no size"),
+        (
+            "128M",
+            "it does not fit: it needs 128M in one piece, and the largest piece that is free for pools has 96M; use --mem \
+             160M or more",
+        ),
+        ("256M", "has 96M; use --mem 288M or more"),
+        ("2G", "has 96M; use --mem 2080M or more"),
+        // More than there can be below 4 GiB, and more than there can be.
+        ("4G", "has 96M; use --mem 7184M or more"),
+        ("64G", "has 96M; a guest has at most 63G of memory, which is too little"),
+        ("0xffffffffffe00000", "a guest has at most 63G of memory, which is too little"),
+        ("8X", "'8X' is not a size"),
         ("size=8M,base=0x4001000", "its base must be a multiple of 2M"),
-        ("size=8M,base=0", "not all in one piece"),
-        ("size=8M,base=8M", "not all in one piece"),
-        ("size=8M,base=124M", "not all in one piece"),
-        ("size=8M,base=1G", "not all in one piece"),
-        ("size=8M,base=0xffffffffffe00000", "not all in one piece"),
-        ("size=8M,bse=64M", "unknown key 'bse'; there are size, name, base, default"),
+        ("size=8M,base=0", "at this base, it is not all in memory where pools can be: 0x1000000-"),
+        ("size=8M,base=8M", "at this base, it is not all in memory where pools can be: 0x1000000-"),
+        ("size=8M,base=124M", "at this base, it is not all in memory where pools can be: 0x1000000-"),
+        ("size=8M,base=1G", "at this base, it is not all in memory where pools can be: 0x1000000-"),
+        (
+            "size=8M,base=0xffffffffffe00000",
+            "at this base, it is not all in memory where pools can be: 0x1000000-",
+        ),
+        ("size=8M,bse=64M", "unknown key 'bse'; the keys are size, name, base, default"),
         ("base=64M", "size=SIZE is missing"),
         ("size=8M,size=8M", "size is given twice"),
-        ("8M,name=a b", "a name is made of"),
+        ("8M,name=a b", "name: use 1 to 32 letters, digits"),
     ] {
         bench.refuse(&["--pool", pool], &format!("--pool {pool}"), reason);
     }
@@ -143,7 +155,13 @@ fn pools() {
     bench.refuse(
         &["--mem", "5G", "--pool", "size=8M,base=0xbfc00000"],
         "--pool size=8M,base=0xbfc00000",
-        "not all in one piece",
+        "at this base, it is not all in memory where pools can be: 0x1000000-",
+    );
+    // Where there is memory above 4 GiB, what it has is said.
+    bench.refuse(
+        &["--mem", "5G", "--pool", "3G"],
+        "--pool 3G",
+        "free for pools has 3040M below 4 GiB and 2032M above; use --mem 6160M or more",
     );
     // Where the kernel is loaded and unpacks itself, told in terms of the kernel.
     for base in ["16M", "22M"] {
@@ -153,9 +171,9 @@ fn pools() {
     }
     // The first is in the way of the second, and there is no room for both.
     for (first, second, reason) in [
-        ("size=8M,base=64M", "size=8M,name=b,base=70M", "there it overlaps the pool at"),
+        ("size=8M,base=64M", "size=8M,name=b,base=70M", "at this base, it overlaps the pool at"),
         ("size=64M", "size=64M,name=b", "it does not fit"),
-        ("size=8M", "size=8M,name=pool", "the name of another pool"),
+        ("size=8M,name=a", "size=8M,name=a", "another pool has the name 'a', too (--pool size=8M,name=a)"),
     ] {
         bench.refuse(&["--pool", first, "--pool", second], &format!("--pool {second}"), reason);
     }
@@ -170,7 +188,8 @@ fn a_pool_is_needed() {
     let output = output(&mut command);
     assert_refused(&output, "--pool", "for example --pool 64M");
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("no mode in which devices see all of guest memory")
+        String::from_utf8_lossy(&output.stderr)
+            .contains("Devices reach a pool only, never all of guest memory")
     );
 }
 
@@ -178,17 +197,17 @@ fn a_pool_is_needed() {
 fn memory_and_cpus() {
     let bench = Bench::new();
     for (mem, reason) in [
-        ("16M", "from 32M to 63G"),
-        ("64G", "from 32M to 63G"),
-        ("130M1", "is no size"),
+        ("16M", "from 34M to 63G"),
+        ("64G", "from 34M to 63G"),
+        ("130M1", "is not a size"),
         ("33000000", "a multiple of 2M"),
-        ("99999999999999999999G", "is no size"),
+        ("99999999999999999999G", "is not a size"),
     ] {
         bench.refuse(&["--mem", mem], &format!("--mem {mem}"), reason);
     }
     for cpus in ["0", "-1", "256", "1.5", "many"] {
         let option = format!("--cpus={cpus}");
-        bench.refuse(&[&option], &format!("--cpus {cpus}"), "at least 1, and at most 254");
+        bench.refuse(&[&option], &format!("--cpus {cpus}"), "it must be a number from 1 to 254");
     }
 }
 
@@ -204,13 +223,13 @@ fn disks() {
         (disk("", ""), "Is a directory"),
         (disk("empty", ""), "it is empty"),
         (disk("odd", ""), "its size, 1049087 bytes, is not a multiple of 512"),
-        (disk("good", ",rw"), "unknown key 'rw'; there are path, ro, format, serial, queues, transport"),
-        (disk("good", ",transport=usb"), "transport: 'usb' is unknown; there are mmio and pci"),
-        (disk("good", ",queues=0"), "queues: '0' is no number from 1 to 8"),
-        (disk("good", ",queues=9"), "queues: '9' is no number from 1 to 8"),
-        (disk("good", ",queues=two"), "queues: 'two' is no number from 1 to 8"),
+        (disk("good", ",rw"), "unknown key 'rw'; the keys are path, ro, format, serial, queues, transport"),
+        (disk("good", ",transport=usb"), "transport: 'usb' is unknown; use mmio or pci"),
+        (disk("good", ",queues=0"), "queues: '0' is not a number from 1 to 8"),
+        (disk("good", ",queues=9"), "queues: '9' is not a number from 1 to 8"),
+        (disk("good", ",queues=two"), "queues: 'two' is not a number from 1 to 8"),
         (disk("good", ",queues=2,queues=2"), "queues is given twice"),
-        (disk("good", ",serial=123456789012345678901"), "at most 20 printable characters"),
+        (disk("good", ",serial=123456789012345678901"), "at most 20 characters, all of printable ASCII"),
         (disk("good", ",ro=yes"), "ro takes no value"),
         ("ro".to_owned(), "path=... is missing"),
     ] {
@@ -234,18 +253,18 @@ fn networks() {
     let bench = Bench::new();
     for (value, reason) in [
         ("tap=cvmm-none0", "there is no network device 'cvmm-none0'; make it with: ip tuntap add"),
-        ("tap=lo", "'lo' is no tap"),
-        ("tap=../lo", "is no name of a network device"),
-        ("tap=a-name-that-is-too-long", "is no name of a network device"),
+        ("tap=lo", "'lo' is not a tap"),
+        ("tap=../lo", "can't be the name of a network device"),
+        ("tap=a-name-that-is-too-long", "can't be the name of a network device"),
         ("tap=t,mac=2:0:0:0:0:1", "is not six octets"),
         ("tap=t,mac=02:00:00:00:00:0g", "is not six octets"),
         ("tap=t,mac=02:00:00:00:00", "is not six octets"),
         ("tap=t,mac=02:00:00:00:00:01:02", "is longer than six octets"),
         ("tap=t,mac=01:00:00:00:00:01", "is a group address"),
-        ("tap=t,mac=00:00:00:00:00:00", "is nobody's address"),
-        ("tap=t,mtu=9000", "unknown key 'mtu'; there are tap, mac, queues, transport"),
-        ("tap=t,transport=PCI", "transport: 'PCI' is unknown; there are mmio and pci"),
-        ("tap=t,queues=99999", "queues: '99999' is no number from 1 to 8"),
+        ("tap=t,mac=00:00:00:00:00:00", "is all zeros"),
+        ("tap=t,mtu=9000", "unknown key 'mtu'; the keys are tap, mac, queues, transport"),
+        ("tap=t,transport=PCI", "transport: 'PCI' is unknown; use mmio or pci"),
+        ("tap=t,queues=99999", "queues: '99999' is not a number from 1 to 8"),
         ("mac=02:00:00:00:00:01", "tap=... is missing"),
     ] {
         bench.refuse(&["--net", value], &format!("--net {value}"), reason);
@@ -256,9 +275,9 @@ fn networks() {
 fn entropy() {
     let bench = Bench::new();
     for (value, reason) in [
-        ("yes", "unknown key 'yes'; there are transport, pool"),
-        ("transport=usb", "transport: 'usb' is unknown; there are mmio and pci"),
-        ("transport=pci,queues=2", "unknown key 'queues'; there are transport, pool"),
+        ("yes", "unknown key 'yes'; the keys are transport, pool"),
+        ("transport=usb", "transport: 'usb' is unknown; use mmio or pci"),
+        ("transport=pci,queues=2", "unknown key 'queues'; the keys are transport, pool"),
         ("transport=pci,transport=pci", "transport is given twice"),
     ] {
         // The option without a value takes none of what follows.
@@ -279,9 +298,9 @@ fn files_to_be_written() {
         let console = format!("file={path}");
         bench.refuse(&["--console", &console], &format!("--console {console}"), reason);
     }
-    bench.refuse(&["--console", "tty"], "--console tty", "it is stdio, file=PATH or off");
+    bench.refuse(&["--console", "tty"], "--console tty", "it must be stdio, file=PATH or off");
     let tree = bench.file("tree", 1 << 20);
-    bench.refuse(&["--dtb", &tree], &format!("--dtb {tree}"), "it is no flattened device tree");
+    bench.refuse(&["--dtb", &tree], &format!("--dtb {tree}"), "it is not a flattened device tree");
 }
 
 /// A report that can be written says what was wrong.

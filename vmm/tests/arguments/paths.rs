@@ -54,8 +54,8 @@ fn files_that_are_read() {
     fs::write(&empty, b"").unwrap();
     for (name, form, reason) in [
         ("--initrd", "dt", "the file is empty"),
-        ("--dtb", "dt", "it is no flattened device tree"),
-        ("--dsdt", "acpi", "it is no DSDT"),
+        ("--dtb", "dt", "it is not a flattened device tree"),
+        ("--dsdt", "acpi", "it is not a DSDT"),
     ] {
         let options = [OsStr::new("--firmware"), OsStr::new(form), OsStr::new(name), empty.as_os_str()];
         let named = format!("{name} {}", shown(&bench, "empty?"));
@@ -117,16 +117,16 @@ fn other_values_are_text() {
     let bench = Bench::new();
     for (bytes, shown, reason) in [
         (&b"path=d,pool=\xff"[..], "path=d,pool=\u{fffd}", "there is no pool '\u{fffd}'"),
-        (b"path=d,serial=\xff", "path=d,serial=\u{fffd}", "printable characters"),
+        (b"path=d,serial=\xff", "path=d,serial=\u{fffd}", "all of printable ASCII"),
         (b"path=d,\xff=1", "path=d,\u{fffd}=1", "unknown key '\u{fffd}'"),
-        (b"path=d,ro=\xff", "path=d,ro=\u{fffd}", "ro takes no value ('\u{fffd}')"),
+        (b"path=d,ro=\xff", "path=d,ro=\u{fffd}", "ro takes no value, but has '\u{fffd}'"),
         (b"path=", "path=", "path=... is missing"),
     ] {
         let value = option("--blk=", Path::new(OsStr::from_bytes(bytes)), "");
         assert_refused(&run(&bench, &[&value]), &format!("--blk {shown}"), reason);
     }
     let console = option("--console=", Path::new(OsStr::from_bytes(b"\xff")), "");
-    assert_refused(&run(&bench, &[&console]), "--console \u{fffd}", "it is stdio, file=PATH or off");
+    assert_refused(&run(&bench, &[&console]), "--console \u{fffd}", "it must be stdio, file=PATH or off");
 }
 
 #[test]

@@ -117,9 +117,14 @@ fn version_1() {
 #[test]
 fn private_memory_and_pools_are_all_of_memory() {
     let place = Place::new();
-    for options in
-        ["--pool 2M --mem 64M", "--pool size=64M,base=256M", "--pool size=1G,base=5G,name=p --mem 63G"]
-    {
+    for options in [
+        "--pool 2M --mem 34M",
+        "--pool 2M --mem 64M",
+        "--pool size=64M,base=256M",
+        "--pool size=1G,base=5G,name=p --mem 63G",
+        "--pool 4G --mem 16G",
+        "--pool 2G --pool 2G --pool 2M --mem 16G",
+    ] {
         let memory = &parse(&place, options)["memory"];
         let extents = |name: &str| memory[name].as_array().unwrap().iter().map(extent).collect::<Vec<_>>();
         let mut parts: Vec<_> = extents("private").into_iter().chain(extents("pools")).collect();
@@ -131,6 +136,23 @@ fn private_memory_and_pools_are_all_of_memory() {
         let total = memory["total"].as_u64().unwrap();
         assert_eq!((sum(parts), sum(extents("ram"))), (total, total), "{options}");
     }
+}
+
+/// What has no place below 4 GiB is above, and the device tree and the ACPI tables say so.
+#[test]
+fn a_pool_of_4_gib_is_above_4_gib() {
+    let place = Place::new();
+    let options = "--mem 16G --pool 4G,name=large --pool 2M,default --rng --rng pool=large";
+    let value = parse(&place, options);
+    let pools: Vec<_> = value["memory"]["pools"].as_array().unwrap().iter().map(extent).collect();
+    assert_eq!(pools, [((13 << 30) - (16 << 20), 4 << 30), ((3 << 30) - (18 << 20), 2 << 20)]);
+    for firmware in ["dt", "acpi"] {
+        let text = place.text(&format!("{options} --firmware {firmware}"));
+        assert!(text.contains("0x33f000000-0x43effffff"), "{text}");
+    }
+    let tree = place.describe(&format!("{options} --format dtb"));
+    let reg = [3u32, 0x3f00_0000, 1, 0].map(u32::to_be_bytes).concat();
+    assert!(tree.windows(16).any(|bytes| bytes == reg), "the pool's reg is in the device tree");
 }
 
 #[test]

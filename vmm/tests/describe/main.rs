@@ -186,10 +186,10 @@ fn wrong_options() {
     let place = Place::new();
     for (options, begins) in [
         ("", "--pool: it is missing"),
-        ("--pool 64M --format png", "--format png: it is text, dts, dtb, asl, acpi, json or svg"),
+        ("--pool 64M --format png", "--format png: it must be text, dts, dtb, asl, acpi, json or svg"),
         ("--pool 3M", "--pool 3M: its size must be a multiple of 2M"),
         ("--pool 64M --rng transport=usb", "--rng transport=usb: transport: 'usb' is unknown"),
-        ("--pool 64M --firmware uefi", "--firmware uefi: it is dt or acpi"),
+        ("--pool 64M --firmware uefi", "--firmware uefi: it must be dt or acpi"),
         ("--pool 64M --output none/file", "--output none/file: it can't be written: No such file"),
         ("--pool 64M --output .", "--output .: it can't be written: Is a directory"),
     ] {
@@ -197,6 +197,35 @@ fn wrong_options() {
     }
     let output = place.output(&mut place.command("--pool 64M --kernel k"));
     assert_error(&output, 2, "unexpected argument '--kernel' found; see cvmm describe --help");
+}
+
+/// What the options allow can be described; what is refused says what would do.
+#[test]
+fn small_memory_holds_small_pools() {
+    let place = Place::new();
+    for mem in (16..=72).step_by(2) {
+        for pool in [2, 4, 16] {
+            let options = format!("--mem {mem}M --pool {pool}M");
+            if mem < 34 {
+                let expected =
+                    format!("--mem {mem}M: guest memory must be a multiple of 2M, from 34M to 63G");
+                place.refuse(&options, 2, &expected);
+            } else if mem < pool + 32 {
+                let output = place.output(&mut place.command(&options));
+                assert_error(
+                    &output,
+                    2,
+                    &format!("--pool {pool}M: it does not fit: it needs {pool}M in one piece"),
+                );
+                let said = String::from_utf8(output.stderr).unwrap();
+                let (room, least) = (mem - 32, pool + 32);
+                let expected = format!("free for pools has {room}M; use --mem {least}M or more\n");
+                assert!(said.ends_with(&expected), "{options}: {said}");
+            } else {
+                place.describe(&options);
+            }
+        }
+    }
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn a_running_guest_needs_no_more_memory() {
 #[test]
 fn guest_memory_that_is_gone_ends_the_run_with_exit_code_1() {
     for (errno, text) in
-        [(Errno::EFAULT, "guest memory could not be had"), (Errno::ENOMEM, "Cannot allocate memory")]
+        [(Errno::EFAULT, "the host has no memory for the guest"), (Errno::ENOMEM, "Cannot allocate memory")]
     {
         if !kvm() {
             return;

@@ -30,11 +30,11 @@ fn a_closed_console_does_not_stop_the_guest_and_is_told() {
     guest.tell("write 0 0 8 7");
     let ended = guest.end();
     ended.exit_code(1);
-    let expected = "some of the console's output is lost: Broken pipe (os error 32); before that: \
+    let expected = "some console output was lost: Broken pipe (os error 32); before that: \
                     the guest powered itself off (power control register)";
     assert_eq!(ended.detail(), expected);
     assert_eq!(
-        ended.log.lines().filter(|line| line.contains("console: Broken pipe")).count(),
+        ended.log.lines().filter(|line| line.contains("the console can't be written: Broken pipe")).count(),
         1,
         "{}",
         ended.log
@@ -51,7 +51,7 @@ fn a_console_on_a_full_disk_is_told() {
     let mut command = cvmm(folder.path());
     let guest = Guest::spawn(command.args(["--console", "file=/dev/full"]), folder.path());
     wait_until("a word of it in the log", || {
-        fs::read_to_string(folder.path().join("log")).unwrap().contains("console:")
+        fs::read_to_string(folder.path().join("log")).unwrap().contains("the console can't be written")
     });
     guest.signal(Signal::SIGTERM);
     let ended = guest.wait();

@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path, read_only: bool) -> Result<File, String> {
         files::open(File::options().read(true).write(write), path, fits, "a regular file or block device")
     };
     let not_written =
-        |why: String| format!("it can't be written: {why}; with ,ro the guest would only read it");
+        |why: String| format!("it can't be written: {why}; add ,ro to open it for reading only");
     let not_opened = |error| format!("it can't be opened: {error}");
     if read_only {
         return open(false).map_err(not_opened);

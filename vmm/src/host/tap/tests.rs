@@ -74,9 +74,9 @@ fn exists(name: &str) -> bool {
 fn what_is_no_tap_is_named() {
     assert!(error("cvmm-none0", 1).contains("ip tuntap add dev cvmm-none0 mode tap &&"));
     assert!(error("cvmm-none0", 2).contains("ip tuntap add dev cvmm-none0 mode tap multi_queue &&"));
-    assert!(error("lo", 1).contains("is no tap"));
+    assert!(error("lo", 1).contains("is not a tap"));
     for name in ["../lo", "a-name-that-is-too-long", "", ".", "..", "a:1", "a b"] {
-        assert!(error(name, 1).contains("is no name"), "{name}");
+        assert!(error(name, 1).contains("can't be the name"), "{name}");
     }
 }
 
@@ -108,7 +108,7 @@ fn a_tap_is_found_where_sysfs_does_not_show_it() {
                 }
             }
         }
-        assert!(error("t1", 1).contains("'t1' is no tap"));
+        assert!(error("t1", 1).contains("'t1' is not a tap"));
         let one_queue = error("t0", 2);
         let again =
             "ip tuntap del dev t0 mode tap && ip tuntap add dev t0 mode tap multi_queue && ip link set t0 up";
