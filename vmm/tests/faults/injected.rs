@@ -82,7 +82,7 @@ fn a_read_that_is_cut_short_and_then_fails_is_an_error() {
         tracer.join().unwrap();
         guest.orders(&[("read 0 0 8", "0 9")]);
     }
-    let expected = [("read", "Input/output error", 1), ("read", "100 bytes of 4096 moved", 1)];
+    let expected = [("read", "Input/output error", 1), ("read", "only 100 of 4096 bytes moved", 1)];
     guest.end().exit_code(0).host_errors("blk0", &expected);
 }
 

@@ -14,8 +14,10 @@ const HIGH: [u64; 4] = [1 << 32, (1 << 32) + MIB, 0x1_2345_6000, (5 << 30) - 0x1
 /// The register of pvpanic: 2 bytes, of which the first ends the run.
 const PANIC: u64 = 0xd100_2000;
 
-/// The command port of the keyboard controller, which resets the machine, and the configuration ports of PCI.
+/// The command port of the keyboard controller and the reset control register, which reset the machine, and the configuration
+/// ports of PCI.
 const KEYBOARD: u16 = 0x64;
+const RESET_CONTROL: u16 = 0xcf9;
 const CONFIG_ADDRESS: u16 = 0xcf8;
 const CONFIG_DATA: core::ops::RangeInclusive<u16> = 0xcfc..=0xcff;
 
@@ -49,7 +51,7 @@ pub(super) const ROWS: &[Row] = &[
             {
                 // An access is somebody's if all of it is: the address is one of 32 bits, its data any part of four ports.
                 let data = |bytes| CONFIG_DATA.contains(&port) && CONFIG_DATA.contains(&(port + bytes - 1));
-                if port != KEYBOARD && !data(1) {
+                if ![KEYBOARD, RESET_CONTROL].contains(&port) && !data(1) {
                     hardware.port_write(port, 0u8);
                     ensure(hardware.port_read::<u8>(port) == u8::MAX, "a port of 8 bits")?;
                 }
