@@ -37,7 +37,7 @@ fn boots_and_ends(flavour: Flavour) {
     for (word, exit_code, kind, detail) in [
         ("poweroff", 0, "powered-off", "the guest powered itself off (ACPI)"),
         ("reset", 5, "reset", "the guest asked for a reset (reset control register)"),
-        ("panic", 4, "guest-crashed", "the guest's kernel panicked"),
+        ("panic", 4, "guest-crashed", "the guest asked for a warm reset: its kernel panicked"),
     ] {
         let ended = Guest::new(&host, "none")
             .mem(256 * MIB)
