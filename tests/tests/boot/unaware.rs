@@ -33,7 +33,7 @@ fn a_disk_stays_unread() {
         let guest = |word: &str| Guest::new(&host, "none").word(word).disk(&image, "disk", "");
         edited(&host, guest, forget_the_pool).start()
     };
-    run.wait_for("blk0: refused");
+    run.wait_for("blk0: stopped until the driver resets it, after a refusal");
     let ended = run.stop(libc::SIGTERM);
     assert_nothing_moved(&ended, &[("blk0", 1)]);
 }
