@@ -11,10 +11,13 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusDevice;
 
-/// Bytes of its register window: eight registers, one byte apart.
-pub const WINDOW_SIZE: u64 = 8;
+/// Its registers, one byte apart.
+pub const REGISTERS: usize = 8;
+/// Bytes of its register window.
+pub const WINDOW_SIZE: u64 = REGISTERS as u64;
 
 // Registers and bits of a 16550 (National Semiconductor PC16550D, table II).
+const DATA: u8 = 0;
 const IER: u8 = 1;
 const IER_RECEIVED_DATA: u8 = 1;
 const LCR: u8 = 3;
@@ -23,6 +26,7 @@ const MCR: u8 = 4;
 const MCR_REQUEST_TO_SEND: u8 = 1 << 1;
 const MCR_LOOP: u8 = 1 << 4;
 const LSR: u8 = 5;
+const LSR_DATA_READY: u8 = 1;
 
 /// Reads of the line status in a row that show a guest without interrupts waiting for input. Linux never makes as many: it
 /// reads the line status once for each byte that it sends.
@@ -74,8 +78,19 @@ impl Write for Sent {
     }
 }
 
+/// Memory in which the guest reads the registers without an exit, as long as nothing but its own writes changes them.
+pub trait RegisterPage: Send {
+    /// What it reads from now on.
+    fn show(&self, registers: [u8; REGISTERS]);
+    /// When this returns, its reads are exits, and they stay so.
+    fn close(self: Box<Self>);
+}
+
 struct Uart {
     registers: Serial<Line, Ready, Sent>,
+    page: Option<Box<dyn RegisterPage>>,
+    /// Somebody has had input for the guest.
+    has_input: bool,
     /// The guest has said "request to send" (MCR) before, so that it means something when it takes that back.
     uses_rts: bool,
     /// Reads of the line status in a row, without another access.
@@ -101,6 +116,29 @@ impl Uart {
         modem & MCR_LOOP == 0 && interrupts & IER_RECEIVED_DATA != 0 && (ready || !self.uses_rts)
     }
 
+    /// Shows the guest the registers after its write, while reading them means nothing: there are no interrupts and there is
+    /// no input. (A guest that polls for input is known by its reads.) Linux's early console waits for the transmitter before
+    /// each byte; this makes one exit of two.
+    fn show(&mut self) {
+        let Some(page) = &self.page else { return };
+        let divisor = self.registers.read(LCR) & LCR_DIVISOR_LATCH != 0;
+        let interrupts = !divisor && self.registers.read(IER) != 0;
+        if interrupts || self.has_input || self.registers.read(LSR) & LSR_DATA_READY != 0 {
+            return self.close_page();
+        }
+        // The data register has nothing, and reading it tells the one who holds back input.
+        page.show([0, 1, 2, 3, 4, 5, 6, 7].map(|register| match register {
+            DATA if !divisor => 0,
+            register => self.registers.read(register),
+        }));
+    }
+
+    fn close_page(&mut self) {
+        if let Some(page) = self.page.take() {
+            page.close();
+        }
+    }
+
     fn look(&mut self) {
         let before = std::mem::replace(&mut self.listens, false);
         self.listens = self.would_read();
@@ -123,8 +161,21 @@ impl Console {
     /// A UART that pulses `line`, writes what the guest sends to `out`, and signals `ready` when the guest can take input.
     pub fn new(line: EventFd, ready: EventFd, out: Box<dyn Write + Send>) -> Self {
         let registers = Serial::with_events(Line(line), Ready(ready), Sent::default());
-        let uart = Uart { registers, uses_rts: false, polls: 0, listens: false };
+        let uart =
+            Uart { registers, page: None, has_input: false, uses_rts: false, polls: 0, listens: false };
         Self { uart: Mutex::new(uart), out: Mutex::new(out) }
+    }
+
+    /// Lets the guest read registers in `page` until it wants input or interrupts.
+    pub fn read_in(&self, page: Box<dyn RegisterPage>) {
+        let mut uart = self.lock();
+        uart.page = Some(page);
+        uart.show();
+    }
+
+    /// Closes the page, if it is still open.
+    pub fn close_page(&self) {
+        self.lock().close_page();
     }
 
     /// How many bytes of input it can take now: none while the guest does not listen.
@@ -136,6 +187,8 @@ impl Console {
     /// Hands `bytes` to the guest, and returns how many of them it took.
     pub fn input(&self, bytes: &[u8]) -> usize {
         let mut uart = self.lock();
+        uart.has_input = true;
+        uart.show();
         if !uart.listens {
             return 0;
         }
@@ -171,6 +224,10 @@ impl BusDevice for Console {
                 uart.look();
             }
             let sent = uart.registers.writer_mut().0.take();
+            // A byte that leaves at once changes no register.
+            if register != DATA || sent.is_none() {
+                uart.show();
+            }
             drop(uart);
             if let Some(byte) = sent {
                 let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,6 +246,8 @@ impl fmt::Debug for Console {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use vmm_sys_util::eventfd::EFD_NONBLOCK;
 
@@ -287,5 +346,88 @@ mod tests {
         let bytes = vec![7; room + 9];
         assert_eq!(bench.console.input(&bytes), room);
         assert_eq!((bench.console.input(&bytes), bench.console.input_room()), (0, 0));
+    }
+
+    /// The registers, and how often they were changed.
+    type Contents = ([u8; REGISTERS], u32);
+
+    /// What a page shows; `None`: it is closed.
+    #[derive(Clone, Default)]
+    struct Shown(Arc<Mutex<Option<Contents>>>);
+
+    impl Shown {
+        fn get(&self) -> Option<Contents> {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    impl RegisterPage for Shown {
+        fn show(&self, registers: [u8; REGISTERS]) {
+            let mut shown = self.0.lock().unwrap();
+            let changes = shown.map_or(0, |(_, changes)| changes);
+            *shown = Some((registers, changes + 1));
+        }
+
+        fn close(self: Box<Self>) {
+            *self.0.lock().unwrap() = None;
+        }
+    }
+
+    fn with_page() -> (Bench, Shown) {
+        let (bench, shown) = (Bench::new(), Shown::default());
+        bench.console.read_in(Box::new(shown.clone()));
+        (bench, shown)
+    }
+
+    /// A driver finds in the page what it would read by exits, whatever it has written.
+    #[test]
+    fn a_page_shows_the_registers() {
+        const SCRATCH: u8 = 7;
+        let (bench, shown) = with_page();
+        let all = || [0, 1, 2, 3, 4, 5, 6, 7].map(|register| bench.read(register));
+        let dlab = LCR_DIVISOR_LATCH | 3;
+        for (register, byte) in [
+            (LCR, 3),
+            (SCRATCH, 0x5a),
+            (LCR, dlab),
+            (DATA, 0x12),
+            (IER, 0xff),
+            (LCR, 3),
+            (MCR, MCR_LOOP | MCR_REQUEST_TO_SEND),
+            (MCR, MCR_REQUEST_TO_SEND),
+            (2, 7),
+            (IER, 0),
+        ] {
+            bench.write(register, byte);
+            let before = shown.get().unwrap().0;
+            assert_eq!((before, shown.get().unwrap().0), (all(), before), "{register}, {byte:#x}");
+        }
+        assert_eq!(shown.get().unwrap().0[usize::from(LSR)], 0x60, "the transmitter is empty");
+        // Nothing is done for each byte of output.
+        let (_, changes) = shown.get().unwrap();
+        b"output".iter().for_each(|byte| bench.write(DATA, *byte));
+        assert_eq!(shown.get().unwrap().1, changes);
+    }
+
+    /// Reading changes registers as soon as there are interrupts or input.
+    #[test]
+    fn a_page_is_closed_before_reading_changes_registers() {
+        for interrupts in [IER_RECEIVED_DATA, 2, 0xf] {
+            let (bench, shown) = with_page();
+            bench.write(IER, interrupts);
+            assert_eq!(shown.get(), None, "interrupts {interrupts}");
+        }
+        let (bench, shown) = with_page();
+        bench.write(MCR, MCR_LOOP);
+        bench.write(DATA, 7);
+        assert_eq!((shown.get(), bench.read(DATA)), (None, 7), "the UART talks to itself");
+        let (bench, shown) = with_page();
+        assert_eq!((bench.console.input(b"x"), shown.get()), (0, None));
+        // There was input before there was a page.
+        bench.console.read_in(Box::new(shown.clone()));
+        assert_eq!(shown.get(), None);
+        // It stays closed.
+        bench.write(IER, 0);
+        assert_eq!(shown.get(), None);
     }
 }

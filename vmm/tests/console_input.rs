@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -96,7 +97,17 @@ fn input_of_each_kind_arrives_whole() {
         thread::spawn(move || theirs.write_all(&bytes).unwrap());
         OwnedFd::from(ours)
     };
-    let sources: [&dyn Fn() -> OwnedFd; 3] = [&file, &pipe, &socket];
+    // The guest has polled for long before, and was not seen to: that is no exit until there is input.
+    let late = || {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let bytes = input.clone();
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(500));
+            writer.write_all(&bytes).unwrap();
+        });
+        OwnedFd::from(reader)
+    };
+    let sources: [&dyn Fn() -> OwnedFd; 4] = [&file, &pipe, &socket, &late];
     for source in sources {
         echoes(start(dir.path(), &[UART, OPEN, ECHO], Stdio::from(source())), &input);
         // A guest without interrupts polls.

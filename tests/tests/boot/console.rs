@@ -16,6 +16,9 @@ fn a_console_in_a_file_has_the_kernels_log() {
     for part in ["Linux version 6.12", "guest-init: started", "guest-init: 0 passed, 0 failed"] {
         assert!(log.contains(part), "no '{part}' in: {log}");
     }
+    // The kernel asks the UART before each byte, without an exit until a program has opened the port.
+    let uart = ended.report.uart();
+    assert!(uart.writes > 5000 && uart.reads < uart.writes / 10, "{uart:?}");
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub struct Vm {
     pub console_ready: EventFd,
     /// Virtio devices, in the order of the machine description.
     pub devices: Vec<Device>,
+    /// KVM's memory slots from here on are free.
+    pub next_slot: u32,
     /// Keeps private memory mapped.
     _private: SealedMemory,
     /// Keeps the pools mapped, those that no device has, too: KVM goes on with what was mapped there.
@@ -177,6 +179,7 @@ impl Vm {
         } else {
             insert(&mut ports, Range::fixed(layout::RESET_CONTROL_PORT as u64, 1), reset)?;
         }
+        let next_slot = wires.next_slot;
         let vm = Self {
             fd: vm,
             mmio: Arc::new(mmio),
@@ -185,6 +188,7 @@ impl Vm {
             console,
             console_ready,
             devices: virtio,
+            next_slot,
             _private: private,
             pools,
         };

@@ -8,6 +8,7 @@ mod input;
 mod io_thread;
 mod open_files;
 mod prefault;
+mod register_page;
 mod signals;
 mod vcpu;
 mod warnings;
@@ -36,6 +37,7 @@ use images::{create, loader_error, open_images, refuse_overwriting, with_path, w
 use io_thread::IoThread;
 pub(crate) use prefault::MADV_COLLAPSE;
 use prefault::Prefault;
+use register_page::RegisterPage;
 use signals::Signals;
 use vcpu::{Shared, Vcpus};
 
@@ -87,6 +89,7 @@ struct Guest {
     vcpus: Vcpus,
     io: Vec<IoThread>,
     prefault: Prefault,
+    register_page: Option<RegisterPage>,
     /// Disks that the guest may have written.
     disks: Vec<Arc<Image>>,
     console: Lost,
@@ -153,13 +156,14 @@ impl Guest {
             })
             .collect::<Result<_>>()?;
         let prefault = Prefault::start(&vm.pools, &sandbox)?;
+        let register_page = RegisterPage::open(&vm, machine.system.uart.0, &sandbox)?;
         let moves_memory = machine.virtio.iter().any(|device| device.own_memory().is_some());
         let shared = Shared { vm: &vm, exit: &exit, moves_memory, cpuinfo };
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;
         sandbox.confine(ThreadKind::Main)?;
         vcpus.go();
         prefault.go();
-        Ok(Self { machine, vm, vcpus, io, prefault, disks, console, control, sandbox, told })
+        Ok(Self { machine, vm, vcpus, io, prefault, register_page, disks, console, control, sandbox, told })
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
@@ -169,6 +173,9 @@ impl Guest {
         self.vcpus.stop();
         self.io.into_iter().for_each(IoThread::stop);
         self.prefault.stop();
+        if let Some(page) = self.register_page.take() {
+            page.close(&self.vm.console);
+        }
         // Whatever else it led to: this is why. What comes of it below is told, too.
         let mut outcome = sandbox::violation().map_or(outcome, Outcome::from);
         for disk in &self.disks {

@@ -117,6 +117,8 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
         }
         // Its advice is in the list of all.
         ThreadKind::Prefault => {}
+        // Once, and then it ends.
+        ThreadKind::RegisterPage => ioctls.push(KVM_SET_USER_MEMORY_REGION()),
     }
     // Of no value at all, the condition would hold for each.
     if !ioctls.is_empty() {
@@ -203,6 +205,7 @@ mod tests {
         ThreadKind::Device(Kind::Net),
         ThreadKind::Device(Kind::Rng),
         ThreadKind::Prefault,
+        ThreadKind::RegisterPage,
     ];
 
     /// The ioctls that this kind of thread may ask for.
@@ -217,10 +220,11 @@ mod tests {
 
     /// With it a thread gives the guest any memory of this process.
     #[test]
-    fn memory_slots_change_only_where_a_device_s_memory_moves() {
+    fn memory_slots_change_only_where_memory_moves() {
+        let moves = [ThreadKind::Vcpu { moves_memory: true }, ThreadKind::RegisterPage];
         for &kind in KINDS {
             let allows = requests(kind).contains(&KVM_SET_USER_MEMORY_REGION());
-            assert_eq!(allows, kind == ThreadKind::Vcpu { moves_memory: true }, "{kind:?}");
+            assert_eq!(allows, moves.contains(&kind), "{kind:?}");
         }
     }
 

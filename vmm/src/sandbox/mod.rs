@@ -38,6 +38,8 @@ pub enum ThreadKind {
     Device(Kind),
     /// Backs pools by memory while the guest boots.
     Prefault,
+    /// Takes the page of the UART's registers away from the guest.
+    RegisterPage,
 }
 
 /// What confines this process while the guest runs.
@@ -111,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [ThreadKind; 7] = [
+    const KINDS: [ThreadKind; 8] = [
         ThreadKind::Main,
         ThreadKind::Vcpu { moves_memory: false },
         ThreadKind::Vcpu { moves_memory: true },
@@ -119,6 +121,7 @@ mod tests {
         ThreadKind::Device(Kind::Net),
         ThreadKind::Device(Kind::Rng),
         ThreadKind::Prefault,
+        ThreadKind::RegisterPage,
     ];
 
     /// What no line of ours asks for: libc and the standard library do, when memory is wanted, and when a thread panics.

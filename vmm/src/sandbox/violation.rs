@@ -47,6 +47,7 @@ impl fmt::Display for Violation {
             Some(ThreadKind::Vcpu { .. }) => f.write_str("a vCPU thread")?,
             Some(ThreadKind::Device(kind)) => write!(f, "the thread of a device ({kind:?})")?,
             Some(ThreadKind::Prefault) => f.write_str("the thread that backs pools")?,
+            Some(ThreadKind::RegisterPage) => f.write_str("the thread of the UART's page")?,
             None => f.write_str("a thread")?,
         }
         let call = self.call;
