@@ -50,7 +50,7 @@ impl Run {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Some(Self { child, pty, dir, threads: vec!["cvmm", "vcpu0", "blk0", "rng0"] })
+        Some(Self { child, pty, dir, threads: vec!["cvmm", "vcpu0", "blk0", "rng0", "uart"] })
     }
 
     /// A guest that loops, and beside the above a network device, where a tap can be made.
