@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Descriptor chains, walked and checked as a whole before the first byte moves.
 
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::VolatileSlice;
 
 use super::DESCRIPTOR_SIZE;
-use super::descriptor::{Descriptor, Table};
+use super::descriptor::Table;
 use crate::pool::{Gate, PoolRange, Reason, Refusal, Structure, Tally};
 
 /// virtio 1.3, 2.7.5.2: "a descriptor chain \[no\] longer than 2^32 bytes in total".
@@ -85,14 +86,14 @@ impl Chain {
             }
             let descriptor = table.read(gate, index).map_err(malformed)?;
 
-            if descriptor.is_indirect() {
+            if descriptor.refers_to_indirect_table() {
                 if !indirect_allowed {
                     return Err(malformed(Reason::IndirectNotNegotiated));
                 }
                 if in_indirect {
                     return Err(malformed(Reason::NestedIndirect));
                 }
-                if descriptor.next().is_some() {
+                if descriptor.has_next() {
                     return Err(malformed(Reason::IndirectWithNext));
                 }
                 let refuse = |reason| points_at(queue, Structure::IndirectTable, &descriptor, reason);
@@ -102,30 +103,30 @@ impl Chain {
             }
 
             left -= 1;
-            bytes += u64::from(descriptor.len);
+            bytes += u64::from(descriptor.len());
             if bytes > MAX_BYTES {
                 return Err(malformed(Reason::ChainTooLarge));
             }
-            let (structure, buffers) = match (descriptor.is_writable(), self.writable.is_empty()) {
+            let (structure, buffers) = match (descriptor.is_write_only(), self.writable.is_empty()) {
                 (true, _) => (Structure::WritableBuffer, &mut self.writable),
                 (false, true) => (Structure::ReadableBuffer, &mut self.readable),
                 (false, false) => return Err(malformed(Reason::ReadableAfterWritable)),
             };
             let range = gate
-                .check(descriptor.address, u64::from(descriptor.len))
+                .check(descriptor.addr().0, u64::from(descriptor.len()))
                 .map_err(|reason| points_at(queue, structure, &descriptor, reason))?;
             buffers.push(range);
 
-            match descriptor.next() {
-                Some(next) => index = next,
-                None => return Ok(()),
+            if !descriptor.has_next() {
+                return Ok(());
             }
+            index = descriptor.next();
         }
     }
 }
 
 fn points_at(queue: u16, structure: Structure, descriptor: &Descriptor, reason: Reason) -> Refusal {
-    let (address, length) = (descriptor.address, u64::from(descriptor.len));
+    let (address, length) = (descriptor.addr().0, u64::from(descriptor.len()));
     Refusal { queue, structure, address, length, reason }
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A split virtqueue (virtio 1.3, 2.7), device side, over a [`Gate`].
 //!
-//! We do not use the `virtio-queue` crate: its iterator ends a chain silently on a bad descriptor, a bad `next` or an
-//! indirect table outside memory, which cannot be told from the chain's end. Here each of these is a [`Refusal`].
-//! (The crate's mock driver serves our tests as an independent other side.)
+//! Descriptors are those of the `virtio-queue` crate; the walk is ours. The crate's iterator ends a chain silently on a bad
+//! descriptor, a bad `next` or an indirect table outside memory, which cannot be told from the chain's end. Here each of these
+//! is a [`Refusal`]. (The crate's mock driver serves our tests as an independent other side. Its used element can't be made
+//! outside the crate.)
 
 mod chain;
 mod descriptor;
