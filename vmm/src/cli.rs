@@ -157,8 +157,9 @@ pub struct MachineArgs {
     #[arg(long, value_name = "N", default_value = "1")]
     pub cpus: String,
 
-    /// A pool, the memory that devices can reach: SIZE, or size=SIZE[,name=NAME][,base=ADDRESS][,default]. Repeat it for
-    /// more pools; devices that name none use the default one
+    /// A pool, the memory that devices can reach: SIZE, or
+    /// size=SIZE[,name=NAME][,base=ADDRESS][,default][,hugepages]. Repeat it for more pools; devices that name none use the
+    /// default one. hugepages backs it by huge pages that the host has reserved
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
 

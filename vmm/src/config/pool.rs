@@ -24,6 +24,8 @@ pub struct PoolConfig {
     pub base: Option<u64>,
     /// The catch-all: the pool of devices that are not bound to one. At most one pool is.
     pub default: bool,
+    /// Backed by huge pages that the host's administrator has reserved.
+    pub hugepages: bool,
 }
 
 /// The pools of a guest, at least one.
@@ -103,8 +105,9 @@ fn one(text: &str) -> Result<PoolConfig> {
     let base = keys.take("base").map(|base| size::parse(&base)).transpose();
     let base = base.map_err(|reason| wrong(format!("base: {reason}")))?;
     let default = keys.take_flag("default").map_err(wrong)?;
+    let hugepages = keys.take_flag("hugepages").map_err(wrong)?;
     let name = keys.take("name");
-    keys.finish(&["size", "name", "base", "default"]).map_err(wrong)?;
+    keys.finish(&["size", "name", "base", "default", "hugepages"]).map_err(wrong)?;
     let good = |name: &String| {
         (1..=MAX_POOL_NAME).contains(&name.len())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
@@ -113,5 +116,5 @@ fn one(text: &str) -> Result<PoolConfig> {
         return Err(wrong(format!("name: use 1 to {MAX_POOL_NAME} letters, digits, '-', '_' and '.'")));
     }
     let name = name.unwrap_or_default();
-    Ok(PoolConfig { option, name, size, base, default })
+    Ok(PoolConfig { option, name, size, base, default, hugepages })
 }

@@ -44,8 +44,10 @@ fn sizes_are_bytes_or_have_a_suffix() {
 fn a_pool_is_a_size_or_a_list() {
     let pool = machine("--pool 64M").pools.remove(0);
     assert_eq!((pool.name.as_str(), pool.size, pool.base), ("pool", 64 << 20, None));
-    let pool = machine("--pool size=2M,name=p,base=0x10000000").pools.remove(0);
+    assert!(!pool.hugepages);
+    let pool = machine("--pool size=2M,name=p,base=0x10000000,hugepages").pools.remove(0);
     assert_eq!((pool.name.as_str(), pool.size, pool.base), ("p", 2 << 20, Some(0x1000_0000)));
+    assert!(pool.hugepages);
 }
 
 #[test]

@@ -76,13 +76,19 @@ impl DeviceMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PoolConfig;
     use crate::machine::memory::map_pool;
 
     const BARS: Range = Range::fixed(0xc000_0000, 0x1000_0000);
     const SIZE: u64 = 0x20_0000;
 
+    fn option() -> PoolConfig {
+        let (option, name) = (String::new(), String::new());
+        PoolConfig { option, name, size: SIZE, base: None, default: true, hugepages: false }
+    }
+
     fn memory(vm: &Arc<VmFd>, slot: u32) -> DeviceMemory {
-        let pool = map_pool("memory", Range::fixed(0xc000_0000, SIZE)).unwrap();
+        let pool = map_pool("memory", Range::fixed(0xc000_0000, SIZE), &option()).unwrap();
         let (name, mapped) = (format!("blk{slot}"), Mutex::new(None));
         DeviceMemory { name, vm: Arc::clone(vm), slot, pool, bars: BARS, mapped }
     }

@@ -22,6 +22,7 @@ use vm_memory::{
     MmapRegion, mmap::MmapRegionBuilder,
 };
 
+use crate::config::PoolConfig;
 use crate::{Error, Result};
 
 /// The memory of a guest that is not loaded yet.
@@ -42,18 +43,22 @@ pub struct SealedMemory {
 
 impl GuestMemory {
     /// Maps the memory of `machine`.
-    pub fn new(machine: &Machine) -> Result<Self> {
+    ///
+    /// # Errors
+    /// This host has no memory for it, or no huge pages for a pool of `options` that wants some.
+    pub fn new(machine: &Machine, options: &[PoolConfig]) -> Result<Self> {
         let ranges: Vec<Range> = machine.pools.iter().map(|pool| pool.range).collect();
         let failed = |error: &dyn Display| Error::Host(format!("guest memory can't be mapped: {error}"));
         let private = layout::private(&machine.memory, &ranges).into_iter().map(|range| {
-            let mapping = map(bytes(range)?, None).map_err(|error| failed(&error))?;
+            let mapping = map(bytes(range)?, None, false).map_err(|error| failed(&error))?;
             GuestRegionMmap::new(mapping, GuestAddress(range.base()))
                 .ok_or_else(|| failed(&"it has no place"))
         });
         let private = private.collect::<Result<Vec<_>>>()?;
         let private = GuestMemoryMmap::from_regions(private).map_err(|error| failed(&error))?;
         private.iter().try_for_each(|region| keep_from_core_dumps(region.as_ptr(), region.size()))?;
-        let pools = machine.pools.iter().map(|pool| map_pool(&pool.name, pool.range));
+        let pools = machine.pools.iter().zip(options);
+        let pools = pools.map(|(pool, option)| map_pool(&pool.name, pool.range, option));
         let pools = pools.collect::<Result<_>>()?;
         Ok(Self { private, pools })
     }
@@ -111,20 +116,43 @@ pub struct Loaded {
 }
 
 /// A pool is a memfd that can't shrink: truncated, it would turn accesses into SIGBUS.
-pub(super) fn map_pool(name: &str, range: Range) -> Result<Pool> {
+pub(super) fn map_pool(name: &str, range: Range, option: &PoolConfig) -> Result<Pool> {
+    let huge = option.hugepages;
     let failed =
         |what: &str, error: String| Error::Host(format!("the memory of {name} can't be {what}: {error}"));
     let file_name = CString::new(format!("cvmm-{name}")).map_err(|e| failed("named", e.to_string()))?;
-    let fd = memfd_create(file_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+    let kind = if huge { MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB } else { MFdFlags::empty() };
+    let fd = memfd_create(file_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | kind)
         .map_err(|e| failed("made", e.to_string()))?;
     let file = File::from(fd);
     file.set_len(range.size()).map_err(|e| failed("made", e.to_string()))?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
-    let mapping = map(bytes(range)?, Some(file)).map_err(|e| failed("mapped", e.to_string()))?;
+    let mapping = map(bytes(range)?, Some(file), huge).map_err(|error| match huge {
+        true => no_huge_pages(&option.option, range.size(), &error),
+        false => failed("mapped", error.to_string()),
+    })?;
     keep_from_core_dumps(mapping.as_ptr(), mapping.size())?;
     advise_huge(mapping.as_ptr(), mapping.size());
     Pool::new(name, range.base(), mapping).ok_or_else(|| failed("placed", range.to_string()))
+}
+
+/// Huge pages that are free, of those that the administrator has reserved, less those that are promised to somebody.
+fn free_huge_pages() -> Option<u64> {
+    let number = |file: &str| {
+        let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{file}");
+        std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
+    };
+    Some(number("free_hugepages")?.saturating_sub(number("resv_hugepages")?))
+}
+
+fn no_huge_pages(option: &str, size: u64, error: &io::Error) -> Error {
+    let need = size.div_ceil(LARGE as u64);
+    let free = free_huge_pages().map_or_else(|| "no".into(), |free| free.to_string());
+    Error::Host(format!(
+        "{option}: hugepages: it takes {need} huge pages of 2 MiB, and this host has {free} free ({error}). Reserve some: \
+         `echo {need} | sudo tee /proc/sys/vm/nr_hugepages`"
+    ))
 }
 
 /// A large page of x86_64 and aarch64.
@@ -132,13 +160,15 @@ const LARGE: usize = 2 << 20;
 
 /// Maps `size` bytes of memory, of `file` if there is one. The mapping begins at a large page, as its guest-physical range
 /// does: KVM gives the guest a large page only where both addresses agree. It stays until the process ends, as the VM does.
-fn map(size: usize, file: Option<File>) -> io::Result<MmapRegion> {
+///
+/// `reserve`: it fails here if there is not enough memory, not when it is touched. So it is with huge pages.
+fn map(size: usize, file: Option<File>, reserve: bool) -> io::Result<MmapRegion> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let (kind, fd) = match &file {
         Some(file) => (libc::MAP_SHARED, file.as_raw_fd()),
         None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
     };
-    let flags = kind | libc::MAP_NORESERVE;
+    let flags = if reserve { kind } else { kind | libc::MAP_NORESERVE };
     let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let room = size.checked_add(LARGE).ok_or(io::ErrorKind::InvalidInput)?;
     let mapped = |address: *mut libc::c_void| match address {
@@ -224,7 +254,7 @@ mod tests {
         };
         let config = VmConfig::new(&arguments).unwrap();
         let machine = crate::machine::describe(&config.machine).unwrap();
-        let memory = GuestMemory::new(&machine).unwrap();
+        let memory = GuestMemory::new(&machine, &config.machine.pools).unwrap();
         let mut mappings: Vec<_> = memory.private.iter().map(|region| mapping(region).0).collect();
         assert!(mappings.len() > 1, "below and above 4 GiB");
         mappings.extend(memory.pools.iter().map(|pool| pool.mapping().0));

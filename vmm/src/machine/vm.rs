@@ -24,6 +24,7 @@ use super::device_memory::{DeviceMemory, memory_name};
 use super::memory::map_pool;
 use super::slot::KvmSlot;
 use super::{Opened, SealedMemory};
+use crate::config::PoolConfig;
 use crate::{Error, Result};
 
 /// A virtio device of a running machine.
@@ -94,14 +95,16 @@ pub fn create(kvm: &Kvm) -> Result<VmFd> {
 
 /// What a machine is made of, beside its description.
 #[allow(missing_debug_implementations, reason = "a handler and a writer have nothing to show")]
-pub struct Parts {
+pub struct Parts<'a> {
     /// The host's side of each virtio device, in the order of the machine description.
     pub devices: Vec<Opened>,
     /// What each of them says of its pool.
     pub restricted: RestrictedDma,
     /// Private memory, loaded and sealed.
     pub private: SealedMemory,
-    /// The pools, in the order of the machine description.
+    /// What the user says of the pools, in the order of the machine description.
+    pub pool_options: &'a [PoolConfig],
+    /// The pools, in the same order.
     pub pools: Vec<Pool>,
     /// Where the console's output goes.
     pub console: Box<dyn Write + Send>,
@@ -111,8 +114,8 @@ pub struct Parts {
 
 impl Vm {
     /// Builds the machine around `vm`. Also returns the workers that run its virtio devices.
-    pub fn new(vm: Arc<VmFd>, machine: &Machine, parts: Parts) -> Result<(Self, Vec<Worker>)> {
-        let Parts { devices, restricted, private, pools, console, on_event } = parts;
+    pub fn new(vm: Arc<VmFd>, machine: &Machine, parts: Parts<'_>) -> Result<(Self, Vec<Worker>)> {
+        let Parts { devices, restricted, private, pool_options, pools, console, on_event } = parts;
         let routes = Arc::new(Routes::new(Arc::clone(&vm)));
         let io_apic = Arc::new(IoApic::new(Arc::clone(&routes)));
         let (mut mmio, mut ports) = (Bus::default(), Bus::default());
@@ -148,8 +151,10 @@ impl Vm {
             let VirtioDevice { name, transport, pool, .. } = description;
             let wrong = |error: &dyn Display| Error::vmm(name, error);
             let memory = description.own_memory();
+            let pool_option =
+                pool_options.get(usize::from(pool.0)).ok_or_else(|| wrong(&"it has no pool"))?;
             let pool = match memory {
-                Some(bar) => Some(map_pool(&memory_name(description), bar)?),
+                Some(bar) => Some(map_pool(&memory_name(description), bar, pool_option)?),
                 None => pools.get(usize::from(pool.0)).cloned(),
             };
             let gate = Gate::new(pool.ok_or_else(|| wrong(&"its pool is not mapped"))?);

@@ -117,7 +117,7 @@ impl Guest {
         let images = open_images(config, &machine)?;
         let exit = Arc::new(ExitRequest::new()?);
         let (output, console) = open_console(&config.console, &exit)?;
-        let Loaded { private, pools, entry } = GuestMemory::new(&machine)?
+        let Loaded { private, pools, entry } = GuestMemory::new(&machine, &config.machine.pools)?
             .load(&machine, images)
             .map_err(|error| loader_error(config, &error))?;
         console::begin(&config.console)?;
@@ -133,6 +133,7 @@ impl Guest {
             devices,
             restricted,
             private,
+            pool_options: &config.machine.pools,
             pools,
             console: output,
             on_event: exit.handler(warm_is_panic),

@@ -17,8 +17,13 @@ use crate::program;
 
 /// cvmm with this guest, its files in `folder`, and no other options yet.
 pub fn cvmm(folder: &Path) -> Command {
+    with_memory(folder, "34M")
+}
+
+/// The same, with so much memory.
+pub fn with_memory(folder: &Path, mem: &str) -> Command {
     let mut cvmm = Command::new(env!("CARGO_BIN_EXE_cvmm"));
-    cvmm.args(["run", "--mem", "34M", "--pool", "2M", "--cmdline", "matrix=orders", "--kernel"])
+    cvmm.args(["run", "--mem", mem, "--pool", "2M", "--cmdline", "matrix=orders", "--kernel"])
         .arg(program::guest())
         .arg("--report")
         .arg(folder.join("report"))

@@ -13,6 +13,7 @@ mod cgroup;
 mod common;
 mod disk;
 mod guest;
+mod huge_pages;
 mod inject;
 mod injected;
 mod killed;
