@@ -17,9 +17,9 @@ pub enum Error {
     /// The host's administrator can.
     #[error("this host can't run the guest: {0}")]
     Host(String),
-    /// The host's administrator can: a program is missing.
+    /// The same, where no guest was to run: a program is missing, or too few files may be open.
     #[error("{0}")]
-    Tool(String),
+    Describe(String),
     /// We can.
     #[error("{0}")]
     Vmm(String),
@@ -48,7 +48,7 @@ impl Error {
     pub fn outcome(&self) -> Outcome {
         match self {
             Error::Argument { .. } => Outcome::BadArguments(self.to_string()),
-            Error::Host(_) | Error::Tool(_) => Outcome::HostCannot(self.to_string()),
+            Error::Host(_) | Error::Describe(_) => Outcome::HostCannot(self.to_string()),
             Error::Vmm(_) => Outcome::VmmError(self.to_string()),
         }
     }

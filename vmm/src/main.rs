@@ -54,8 +54,11 @@ fn one_line(error: &clap::Error) -> String {
         .lines()
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .map(str::trim);
-    let line = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let command = std::env::args_os().nth(1).filter(|command| command == "describe");
-    let command = if command.is_some() { "describe" } else { "run" };
-    format!("{}; see cvmm {command} --help", line.trim_start_matches("error: "))
+    let said: String = lines
+        .filter(|line| !line.is_empty())
+        .map(|line| line.strip_prefix("tip: ").map_or_else(|| format!(" {line}"), |tip| format!("; {tip}")))
+        .collect();
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    let command = ["run ", "describe "].into_iter().find(|command| first == command.trim_end());
+    format!("{}; see cvmm {}--help", said.trim_start_matches(" error: "), command.unwrap_or_default())
 }

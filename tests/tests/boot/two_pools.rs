@@ -79,6 +79,6 @@ fn a_pool_that_is_too_small_slows_its_devices_down() {
     assert_eq!(peer.received(LIMIT).unwrap().bytes, MIB);
     ended.report.assert_honest(&[("blk0", 1), ("blk1", 1), ("blk2", 1), ("net0", 2)]);
     let [warning] = &ended.report.warnings[..] else { panic!("{:?}", ended.report.warnings) };
-    let expected = "pool 'pool' may be too small: it has 2097152 bytes, and its devices may need 3901440 ";
+    let expected = "pool 'pool' may be too small: it has 2M, and its devices may need 4M at once ";
     assert!(warning.starts_with(expected), "{warning}");
 }

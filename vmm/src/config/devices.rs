@@ -72,6 +72,9 @@ pub enum DeviceKind {
     Rng,
 }
 
+const BLK_KEYS: &[&str] = &["path", "ro", "format", "serial", "queues", "transport", "pool"];
+const NET_KEYS: &[&str] = &["tap", "mac", "queues", "transport", "pool"];
+
 type Parsed<T> = std::result::Result<T, String>;
 
 /// The devices, in the order of their kinds: disks, network, entropy.
@@ -79,22 +82,24 @@ pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<Devi
     let mut devices = Vec::new();
     for (index, text) in args.blk.iter().enumerate() {
         devices.push(device("blk", index, text, pools, |name, keys| {
+            let path = keys.take_path("path").filter(|path| !path.is_empty());
             let kind = DeviceKind::Blk {
-                path: keys.take_path("path").filter(|path| !path.is_empty()).ok_or(missing("path"))?.into(),
+                path: path.ok_or_else(|| missing("blk", "path", keys, BLK_KEYS))?.into(),
                 read_only: keys.take_flag("ro")?,
                 raw: raw(keys)?,
                 serial: serial(keys)?.unwrap_or_else(|| name.into()),
                 queues: queues(keys)?,
             };
-            Ok((kind, &["path", "ro", "format", "serial", "queues", "transport", "pool"]))
+            Ok((kind, BLK_KEYS))
         })?);
     }
     for (index, text) in args.net.iter().enumerate() {
         devices.push(device("net", index, text, pools, |_, keys| {
-            let tap = needed(keys, "tap")?;
+            let tap = keys.take("tap").filter(|tap| !tap.is_empty());
+            let tap = tap.ok_or_else(|| missing("net", "tap", keys, NET_KEYS))?;
             let mac = keys.take("mac").map_or_else(|| Ok(Mac::of_tap(&tap)), |mac| mac.parse())?;
             let kind = DeviceKind::Net { tap, mac, queues: queues(keys)? };
-            Ok((kind, &["tap", "mac", "queues", "transport", "pool"]))
+            Ok((kind, NET_KEYS))
         })?);
     }
     for (index, text) in args.rng.iter().enumerate() {
@@ -142,12 +147,10 @@ fn device(
     }
 }
 
-fn needed(keys: &mut Keys, key: &str) -> Parsed<String> {
-    keys.take(key).filter(|value| !value.is_empty()).ok_or(missing(key))
-}
-
-fn missing(key: &str) -> String {
-    format!("{key}=... is missing")
+/// That `--sort` needs `key`. A word that is no key is likely its value.
+fn missing(sort: &str, key: &str, keys: &Keys, known: &[&str]) -> String {
+    let write = keys.stray(known).map(|word| format!("; write --{sort} {key}={word}"));
+    format!("{key}=... is missing{}", write.unwrap_or_default())
 }
 
 fn raw(keys: &mut Keys) -> Parsed<bool> {

@@ -6,12 +6,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// The keys of one option that were not taken yet.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<(String, Option<OsString>)>);
+pub(super) struct Keys {
+    left: Vec<(String, Option<OsString>)>,
+    /// A path was taken, in which a comma may have been meant as itself.
+    has_path: bool,
+}
 
 impl Keys {
     /// No keys at all.
     pub(super) fn none() -> Self {
-        Self(Vec::new())
+        Self { left: Vec::new(), has_path: false }
     }
 
     /// Splits `text`. A first part without `=` is the value of the key `main`, if there is such a key.
@@ -32,24 +36,36 @@ impl Keys {
             }
             keys.push((key, value));
         }
-        Ok(Self(keys))
+        Ok(Self { left: keys, has_path: false })
     }
 
     /// Takes the value of `key`, a path. A key without one has the empty value.
     pub(super) fn take_path(&mut self, key: &str) -> Option<OsString> {
-        let at = self.0.iter().position(|(other, _)| other == key)?;
-        Some(self.0.remove(at).1.unwrap_or_default())
+        let value = self.take_value(key)?;
+        self.has_path = true;
+        Some(value)
     }
 
     /// Takes the value of `key`, a text. What is not UTF-8 becomes U+FFFD, which no text of ours may contain.
     pub(super) fn take(&mut self, key: &str) -> Option<String> {
-        self.take_path(key).map(|value| lossy(value.as_bytes()))
+        self.take_value(key).map(|value| lossy(value.as_bytes()))
+    }
+
+    fn take_value(&mut self, key: &str) -> Option<OsString> {
+        let at = self.left.iter().position(|(other, _)| other == key)?;
+        Some(self.left.remove(at).1.unwrap_or_default())
+    }
+
+    /// The first word without `=` that is none of the keys `known`, as it would be written for a value.
+    pub(super) fn stray(&self, known: &[&str]) -> Option<String> {
+        let stray = self.left.iter().find(|(key, value)| value.is_none() && !known.contains(&key.as_str()));
+        stray.map(|(word, _)| word.replace(',', ",,"))
     }
 
     /// Takes a flag: a key without a value.
     pub(super) fn take_flag(&mut self, key: &str) -> Result<bool, String> {
-        let Some(at) = self.0.iter().position(|(other, _)| other == key) else { return Ok(false) };
-        match self.0.remove(at).1 {
+        let Some(at) = self.left.iter().position(|(other, _)| other == key) else { return Ok(false) };
+        match self.left.remove(at).1 {
             None => Ok(true),
             Some(value) => Err(format!("{key} takes no value, but has '{}'", value.display())),
         }
@@ -57,10 +73,10 @@ impl Keys {
 
     /// Refuses what was not taken; `known` is what there is.
     pub(super) fn finish(self, known: &[&str]) -> Result<(), String> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((key, _)) => Err(format!("unknown key '{key}'; the keys are {}", known.join(", "))),
-        }
+        let Some((key, value)) = self.left.first() else { return Ok(()) };
+        let comma = self.has_path && value.is_none();
+        let comma = if comma { "; a comma in a value is written twice" } else { "" };
+        Err(format!("unknown key '{key}'; the keys are {}{comma}", known.join(", ")))
     }
 }
 

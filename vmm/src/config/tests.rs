@@ -196,6 +196,12 @@ fn wrong_options_are_named() {
         ("--pool 64M --cpus 256", "--cpus 256: it must be a number from 1 to 254"),
         ("--pool 64M --blk ro", "--blk ro: path=... is missing"),
         ("--pool 64M --blk path=", "path=... is missing"),
+        ("--pool 64M --blk disk.img", "path=... is missing; write --blk path=disk.img"),
+        ("--pool 64M --blk ro,a,,b.img", "path=... is missing; write --blk path=a,,b.img"),
+        (
+            "--pool 64M --blk path=a,b.img",
+            "serial, queues, transport, pool; a comma in a value is written twice",
+        ),
         ("--pool 64M --blk path=a,ro=1", "ro takes no value, but has '1'"),
         (
             "--pool 64M --blk path=a,rw",
@@ -220,6 +226,7 @@ fn wrong_options_are_named() {
         ("--pool 64M --dump-acpi d", "--dump-acpi d: without --firmware acpi, the guest gets no ACPI tables"),
         ("--pool 64M --blk path=a,serial=123456789012345678901", "serial: it must have at most 20"),
         ("--pool 64M --net mac=02:00:00:00:00:01", "tap=... is missing"),
+        ("--pool 64M --net tap0", "tap=... is missing; write --net tap=tap0"),
         ("--pool 64M --net tap=t,mac=2:0:0:0:0:1", "mac: '2:0:0:0:0:1' is not six octets"),
         ("--pool 64M --net tap=t,mac=02:00:00:00:00:01:02", "is longer than six octets"),
         ("--pool 64M --net tap=t,mac=01:00:00:00:00:01", "is a group address"),
@@ -230,6 +237,14 @@ fn wrong_options_are_named() {
         let error = error(options);
         assert!(error.contains(expected), "{options}: {error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+    // No value of these is a path, or nothing is missing.
+    for (options, end) in [
+        ("--pool 64M --net tap=t,x", ", transport, pool"),
+        ("--pool 64M --blk ro", "path=... is missing"),
+        ("--pool 64M --blk path=a,x=1", ", transport, pool"),
+    ] {
+        assert!(error(options).ends_with(end), "{options}: {}", error(options));
     }
 }
 

@@ -61,7 +61,7 @@ const OPEN_FILES: usize = 16;
 /// # Errors
 /// A wrong option, an output that can't be written, or a decoder that this host does not have.
 pub fn describe(args: &DescribeArgs) -> Result<()> {
-    need_open_files(OPEN_FILES)?;
+    need_open_files(OPEN_FILES).map_err(Error::Describe)?;
     let format = args.format.parse()?;
     let config = MachineConfig::new(&args.machine)?;
     let machine = machine::describe(&config)?;

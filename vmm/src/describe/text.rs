@@ -13,7 +13,7 @@ use crate::config::{FirmwareKind, MachineConfig, SpecConfig};
 pub(super) fn text(config: &MachineConfig, machine: &Machine) -> String {
     let mut text = String::new();
     for (name, value) in summary(config, machine) {
-        let _ = writeln!(text, "{name:<13}{value}");
+        let _ = writeln!(text, "{name:<15}{value}");
     }
     text.push('\n');
     let names = map::reachable(machine);
@@ -41,7 +41,7 @@ fn summary(config: &MachineConfig, machine: &Machine) -> [(&'static str, String)
         ("memory", map::size(config.mem)),
         ("CPUs", machine.cpus.len().to_string()),
         ("described by", firmware.into()),
-        ("text", spec(&config.spec)),
+        ("specification", spec(&config.spec)),
         ("command line", machine.bootargs.clone()),
     ]
 }

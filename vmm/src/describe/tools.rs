@@ -72,7 +72,7 @@ fn run(command: &mut Command, input: &[u8]) -> io::Result<Output> {
 
 fn missing(format: &str, tool: &str, package: &str, error: &io::Error) -> Error {
     let binary = if format == "dts" { "dtb" } else { "acpi" };
-    Error::Tool(format!(
+    Error::Describe(format!(
         "--format {format}: {tool} can't be run: {error}; Debian's package {package} has it, and --format {binary} \
          does not need it"
     ))

@@ -7,14 +7,12 @@ use std::os::fd::AsFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::{Error, Result};
-
 /// Makes sure that this process can open `count` files more, by opening as many and closing them: any of a hundred places
 /// could be the one that finds no more, and each would say something else.
 ///
 /// # Errors
 /// It can't, although its limit was raised as far as this user may.
-pub fn need_open_files(count: usize) -> Result<()> {
+pub fn need_open_files(count: usize) -> Result<(), String> {
     raise_open_files();
     let one = io::stderr().as_fd().try_clone_to_owned().map(File::from);
     let all = one.and_then(|one| (1..count).map(|_| one.try_clone()).collect::<io::Result<Vec<_>>>());
@@ -23,9 +21,9 @@ pub fn need_open_files(count: usize) -> Result<()> {
         // says so.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::EINVAL)) => {
             let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
-            Err(Error::Host(format!(
+            Err(format!(
                 "Too many open files: this needs {count} more, and the limit of this process is {limit} (see ulimit -n)"
-            )))
+            ))
         }
         _ => Ok(()),
     }

@@ -45,7 +45,7 @@ use vcpu::{Shared, Vcpus};
 pub fn run(config: &VmConfig) -> Outcome {
     // First of all: a run whose report has no place does not start.
     let open = || {
-        limits::need_open_files(open_files::most(&config.machine))?;
+        limits::need_open_files(open_files::most(&config.machine)).map_err(Error::Host)?;
         let signals = Signals::block()?;
         refuse_overwriting(config)?;
         let report = config.report.as_deref().map(open_report).transpose()?;

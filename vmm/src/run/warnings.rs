@@ -20,6 +20,19 @@ pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) 
 
 /// That the guest waits for room in a pool can't be seen from here. That it will have to can.
 fn small_pools(machine: &Machine, devices: &[Opened]) -> Vec<String> {
+    let warning = |(name, size, room): (String, u64, u64)| {
+        format!(
+            "{name} may be too small: it has {}M, and its devices may need {}M at once (rings, receive buffers of network \
+             devices, the largest request of each queue). A guest that finds no room waits, perhaps for ever",
+            size >> 20,
+            room.div_ceil(1 << 20),
+        )
+    };
+    needs(machine, devices).into_iter().filter(|(_, size, room)| room > size).map(warning).collect()
+}
+
+/// What devices reach, each with its size, and with what its devices may need of it at once.
+fn needs(machine: &Machine, devices: &[Opened]) -> Vec<(String, u64, u64)> {
     let mut wanted: Vec<_> =
         machine.pools.iter().map(|pool| (format!("pool '{}'", pool.name), pool.range.size(), 0u64)).collect();
     for (device, opened) in machine.virtio.iter().zip(devices) {
@@ -30,14 +43,7 @@ fn small_pools(machine: &Machine, devices: &[Opened]) -> Vec<String> {
             *sum = sum.saturating_add(room);
         }
     }
-    wanted.retain(|(_, size, room)| room > size);
-    let warning = |(name, size, room)| {
-        format!(
-            "{name} may be too small: it has {size} bytes, and its devices may need {room} at once (rings, receive buffers \
-             of network devices, the largest request of each queue). A guest that finds no room waits, perhaps for ever"
-        )
-    };
-    wanted.into_iter().map(warning).collect()
+    wanted
 }
 
 /// A guest finds one of two disks by what is the serial of both.
@@ -102,12 +108,18 @@ mod tests {
         MachineConfig::new(&args.machine).unwrap()
     }
 
-    fn warnings(options: &[&str]) -> Vec<String> {
+    fn opened(options: &[&str]) -> (MachineConfig, Machine, Vec<Opened>) {
         let config = configured(options);
         let pool_size = |pool: usize| config.pools[pool].size;
         let devices =
             config.devices.iter().map(|device| machine::open(device, pool_size(device.pool)).unwrap());
-        of(&config, &machine::describe(&config).unwrap(), &devices.collect::<Vec<_>>())
+        let (machine, devices) = (machine::describe(&config).unwrap(), devices.collect());
+        (config, machine, devices)
+    }
+
+    fn warnings(options: &[&str]) -> Vec<String> {
+        let (config, machine, devices) = opened(options);
+        of(&config, &machine, &devices)
     }
 
     /// A disk without `serial=` has its name for one.
@@ -152,25 +164,21 @@ mod tests {
                 eight,
             ),
         ] {
-            let size = "has 2097152 bytes";
-            let [warning] = &warnings(options)[..] else { panic!("{options:?}") };
-            assert!(
-                warning.starts_with(&format!(
-                    "{name} may be too small: it {size}, and its devices may need {wanted} "
-                )),
-                "{warning}"
-            );
+            let (config, machine, devices) = opened(options);
+            assert!(needs(&machine, &devices).contains(&(name.to_owned(), 2 << 20, wanted)), "{options:?}");
+            let [warning] = &of(&config, &machine, &devices)[..] else { panic!("{options:?}") };
+            let said = format!("{name} may be too small: it has 2M, and its devices may need 3M at once ");
+            assert!(warning.starts_with(&said), "{warning}");
         }
         // By the RFC the memory is each function's own.
         let rfc = ["--spec=rfc", "--pool=2M", &blk(",transport=pci,queues=8"), "--rng=transport=pci"];
         let warnings = warnings(&rfc);
         assert!(warnings[..4].iter().all(|warning| warning.starts_with("--spec rfc: ")));
         let [warning] = &warnings[4..] else { panic!("{warnings:?}") };
-        let expected = format!(
-            "the memory of blk0 may be too small: it has 2097152 bytes, and its devices may need {eight} "
-        );
-        assert!(warning.starts_with(&expected), "{warning}");
+        let expected = "the memory of blk0 may be too small: it has 2M, and its devices may need 3M at once ";
+        assert!(warning.starts_with(expected), "{warning}");
     }
+
     /// Taps need not exist for this.
     #[test]
     fn each_network_device_has_a_mac_of_its_own() {

@@ -169,8 +169,8 @@ fn containers_are_not_taken_for_raw_images() {
     let mut bytes = vec![0; 1 << 20];
     bytes[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     let path = bench.write("disk", &bytes);
-    let said = "it seems to be in qcow2 format, and a disk is a raw image: convert it with qemu-img convert -O raw OLD \
-                NEW; if these bytes are the disk's own, add ,format=raw";
+    let said = "it seems to be in qcow2 format: convert it with qemu-img convert -O raw OLD NEW, or add ,format=raw if it \
+                really is raw";
     for value in [format!("path={path}"), format!("path={path},ro")] {
         bench.refuse(&["--blk", &value], &format!("--blk {value}"), said);
         take(&bench, &["--blk", &format!("{value},format=raw")]);

@@ -341,6 +341,30 @@ fn unknown_and_missing_options() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("--kernel"), "{output:?}");
 }
 
+/// The help is of the command that was given, and of cvmm where none was.
+#[test]
+fn help_is_where_the_options_are() {
+    for (arguments, said) in [
+        ("boot", "unrecognized subcommand 'boot'; see cvmm --help"),
+        ("--pool 8M run", "unexpected argument '--pool' found; 'run --pool' exists; see cvmm --help"),
+        ("ru", "unrecognized subcommand 'ru'; a similar subcommand exists: 'run'; see cvmm --help"),
+        (
+            "run --pol 8M",
+            "unexpected argument '--pol' found; a similar argument exists: '--pool'; see cvmm run --help",
+        ),
+        (
+            "describe --pol 8M",
+            "unexpected argument '--pol' found; a similar argument exists: '--pool'; see cvmm describe --help",
+        ),
+        ("run", "the following required arguments were not provided: --kernel <PATH>; see cvmm run --help"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cvmm"));
+        let output = output(command.args(arguments.split(' ')));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), &*error), (Some(2), &*format!("cvmm: {said}\n")));
+    }
+}
+
 /// Without /dev/kvm: another exit code, because another one can mend it.
 #[test]
 fn a_host_without_kvm() {

@@ -35,7 +35,7 @@ fn the_text_that_is_followed() {
         let options = format!("--pool 4M --rng {options}");
         let expected = json!({"name": name, "feature_bit": bit, "unaware": unaware, "registers_name_pool": named, "access_platform": true});
         assert_eq!(parse(&place, &options)["spec"], expected, "{options}");
-        let line = format!("{:<13}{text}", "text");
+        let line = format!("{:<15}{text}", "specification");
         let seen = place.text(&options);
         assert!(seen.lines().any(|other| other == line), "no line '{line}': {seen}");
     }

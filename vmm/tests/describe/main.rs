@@ -81,7 +81,7 @@ fn the_default_is_a_table() {
     let place = Place::new();
     let text = place.text(MIXED);
     for line in [
-        "memory       512 MiB",
+        "memory         512 MiB",
         "0x0-0x1affffff               432 MiB  private memory     no device reaches it",
         "0x1b000000-0x1effffff         64 MiB  pool               restricted-dma-pool",
         "0xc0008000-0xc000ffff         32 KiB  blk0               virtio-pci 00:01.0, BAR 0, MSI-X or interrupt 61, DMA only in pool",
@@ -197,6 +197,15 @@ fn wrong_options() {
     }
     let output = place.output(&mut place.command("--pool 64M --kernel k"));
     assert_error(&output, 2, "unexpected argument '--kernel' found; see cvmm describe --help");
+}
+
+/// Nobody asked for a guest.
+#[test]
+fn too_few_open_files() {
+    let script = "ulimit -n 16; exec \"$@\"";
+    let output =
+        Command::new("sh").args(["-c", script, "sh", BINARY, "describe", "--pool=2M"]).output().unwrap();
+    assert_error(&output, 3, "Too many open files: this needs 16 more");
 }
 
 /// What the options allow can be described; what is refused says what would do.

@@ -77,9 +77,7 @@ pub(super) fn refuse(file: &File, size: u64) -> Result<(), String> {
         Convert => "convert it with qemu-img convert -O raw OLD NEW",
         Unpack => "unpack it first",
     };
-    Err(format!(
-        "it seems to be in {name} format, and a disk is a raw image: {way}; if these bytes are the disk's own, add ,format=raw"
-    ))
+    Err(format!("it seems to be in {name} format: {way}, or add ,format=raw if it really is raw"))
 }
 
 /// The format of a file with this start and end.
