@@ -9,6 +9,10 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+#[path = "../../vmm/src/config/split.rs"]
+mod split;
+use split::split;
+
 /// Options whose value is a file that is read.
 const READS: [&str; 4] = ["--kernel", "--initrd", "--dtb", "--dsdt"];
 /// Options whose value is a file that is written.
@@ -144,20 +148,6 @@ fn takes_file(option: &str) -> bool {
         || option == "--console"
 }
 
-/// The parts of `key=value,flag,key=value`, in which a comma inside a value is written twice.
-fn parts(value: &OsStr) -> Vec<Vec<u8>> {
-    let mut parts = vec![Vec::new()];
-    let mut bytes = value.as_bytes().iter().peekable();
-    while let Some(&byte) = bytes.next() {
-        if byte == b',' && bytes.next_if_eq(&&b',').is_none() {
-            parts.push(Vec::new());
-        } else if let Some(part) = parts.last_mut() {
-            part.push(byte);
-        }
-    }
-    parts
-}
-
 /// The value that has these parts.
 fn join(parts: &[Vec<u8>]) -> OsString {
     let doubled = |part: &Vec<u8>| -> Vec<u8> {
@@ -172,7 +162,7 @@ fn key(value: &OsStr, name: &str) -> Option<PathBuf> {
         let value = part.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(PathBuf::from(OsStr::from_bytes(value)))
     };
-    parts(value).iter().find_map(named)
+    split(value.as_bytes()).iter().find_map(named)
 }
 
 /// The file in the value of `--console`, which is no list: a comma is a comma.
@@ -207,7 +197,7 @@ impl Carrier<'_> {
     }
 
     fn disk(&mut self, value: &OsStr) -> OsString {
-        let mut parts = parts(value);
+        let mut parts = split(value.as_bytes());
         let read_only = parts.iter().any(|part| part == b"ro");
         let Some(disk) = parts.iter_mut().find(|part| part.starts_with(b"path=")) else {
             return value.to_owned();

@@ -4,6 +4,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use super::split::split;
+
 /// The keys of one option that were not taken yet.
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -82,17 +84,4 @@ impl Keys {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn split(text: &[u8]) -> Vec<Vec<u8>> {
-    let mut parts = vec![Vec::new()];
-    let mut bytes = text.iter().peekable();
-    while let Some(&byte) = bytes.next() {
-        if byte == b',' && bytes.next_if_eq(&&b',').is_none() {
-            parts.push(Vec::new());
-        } else if let Some(part) = parts.last_mut() {
-            part.push(byte);
-        }
-    }
-    parts
 }

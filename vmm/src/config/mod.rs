@@ -7,6 +7,7 @@ mod mac;
 mod pool;
 mod size;
 mod spec;
+mod split;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -22,6 +22,7 @@ use vm_memory::{
     MmapRegion, mmap::MmapRegionBuilder,
 };
 
+use super::huge_pages;
 use crate::config::PoolConfig;
 use crate::{Error, Result};
 
@@ -129,7 +130,7 @@ pub(super) fn map_pool(name: &str, range: Range, option: &PoolConfig) -> Result<
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
     let mapping = map(bytes(range)?, Some(file), huge).map_err(|error| match huge {
-        true => no_huge_pages(&option.option, range.size(), &error),
+        true => huge_pages::missing(&option.option, range.size(), &error),
         false => failed("mapped", error.to_string()),
     })?;
     keep_from_core_dumps(mapping.as_ptr(), mapping.size())?;
@@ -137,26 +138,8 @@ pub(super) fn map_pool(name: &str, range: Range, option: &PoolConfig) -> Result<
     Pool::new(name, range.base(), mapping).ok_or_else(|| failed("placed", range.to_string()))
 }
 
-/// Huge pages that are free, of those that the administrator has reserved, less those that are promised to somebody.
-fn free_huge_pages() -> Option<u64> {
-    let number = |file: &str| {
-        let path = format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{file}");
-        std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
-    };
-    Some(number("free_hugepages")?.saturating_sub(number("resv_hugepages")?))
-}
-
-fn no_huge_pages(option: &str, size: u64, error: &io::Error) -> Error {
-    let need = size.div_ceil(LARGE as u64);
-    let free = free_huge_pages().map_or_else(|| "no".into(), |free| free.to_string());
-    Error::Host(format!(
-        "{option}: hugepages: it takes {need} huge pages of 2 MiB, and this host has {free} free ({error}). Reserve some: \
-         `echo {need} | sudo tee /proc/sys/vm/nr_hugepages`"
-    ))
-}
-
-/// A large page of x86_64 and aarch64.
-const LARGE: usize = 2 << 20;
+/// A large page of x86_64 and aarch64. Pools begin and end at multiples of it.
+pub const LARGE_PAGE: usize = 2 << 20;
 
 /// Maps `size` bytes of memory, of `file` if there is one. The mapping begins at a large page, as its guest-physical range
 /// does: KVM gives the guest a large page only where both addresses agree. It stays until the process ends, as the VM does.
@@ -170,18 +153,18 @@ fn map(size: usize, file: Option<File>, reserve: bool) -> io::Result<MmapRegion>
     };
     let flags = if reserve { kind } else { kind | libc::MAP_NORESERVE };
     let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let room = size.checked_add(LARGE).ok_or(io::ErrorKind::InvalidInput)?;
+    let room = size.checked_add(LARGE_PAGE).ok_or(io::ErrorKind::InvalidInput)?;
     let mapped = |address: *mut libc::c_void| match address {
         libc::MAP_FAILED => Err(io::Error::last_os_error()),
         address => Ok(address.cast::<u8>()),
     };
     // SAFETY: the kernel chooses the address.
     let reserved = mapped(unsafe { libc::mmap(ptr::null_mut(), room, libc::PROT_NONE, nothing, -1, 0) })?;
-    let before = reserved.align_offset(LARGE);
+    let before = reserved.align_offset(LARGE_PAGE);
     let place = reserved.wrapping_add(before);
     // SAFETY: the range is inside of what was just reserved, which nobody else knows.
     let address = mapped(unsafe { libc::mmap(place.cast(), size, prot, flags | libc::MAP_FIXED, fd, 0) })?;
-    for (unused, bytes) in [(reserved, before), (place.wrapping_add(size), LARGE - before)] {
+    for (unused, bytes) in [(reserved, before), (place.wrapping_add(size), LARGE_PAGE - before)] {
         if bytes > 0 {
             // SAFETY: the range is the reserved one before or after the mapping. A failure keeps some addresses from us.
             unsafe { libc::munmap(unused.cast(), bytes) };
@@ -259,7 +242,7 @@ mod tests {
         assert!(mappings.len() > 1, "below and above 4 GiB");
         mappings.extend(memory.pools.iter().map(|pool| pool.mapping().0));
         for address in mappings {
-            assert!(address.is_multiple_of(LARGE as u64), "{address:x}: no large page begins there");
+            assert!(address.is_multiple_of(LARGE_PAGE as u64), "{address:x}: no large page begins there");
             let flags = vm_flags(address);
             assert!(flags.split_whitespace().any(|flag| flag == "dd"), "{address:x}: {flags}");
         }

@@ -4,6 +4,7 @@
 mod describe;
 mod device_memory;
 mod devices;
+mod huge_pages;
 mod memory;
 mod slot;
 mod vm;
@@ -11,5 +12,5 @@ mod vm;
 pub use describe::describe;
 pub use device_memory::memory_name;
 pub use devices::{Opened, open, refuse_shared_disks};
-pub use memory::{GuestMemory, Loaded, SealedMemory};
+pub use memory::{GuestMemory, LARGE_PAGE, Loaded, SealedMemory};
 pub use vm::{Device, DeviceTransport, Parts, Vm, create};

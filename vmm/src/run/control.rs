@@ -150,17 +150,14 @@ const READY: u32 = 3;
 
 impl Subscriber {
     fn signal(&mut self) {
-        match self.signals.next() {
+        let event = match self.signals.next() {
+            // What came after it counts: somebody has thought better of it.
+            Some(Event::Stop) => self.signals.next().or(Some(Event::Stop)),
+            other => other,
+        };
+        match event {
             Some(Event::End(signal)) => self.exit.ask(Outcome::Stopped(format!("stopped by {signal}"))),
             Some(Event::Stop) => {
-                // What came after it counts: somebody has thought better of it.
-                match self.signals.next() {
-                    Some(Event::End(signal)) => {
-                        return self.exit.ask(Outcome::Stopped(format!("stopped by {signal}")));
-                    }
-                    Some(Event::Continued) => return self.take_terminal(),
-                    Some(Event::Stop) | None => {}
-                }
                 if let Some(input) = &mut self.input {
                     input.give_back();
                 }

@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 use cvmm_devices::pool::Pool;
 
 use crate::Result;
+use crate::machine::LARGE_PAGE;
 use crate::sandbox::{Sandbox, ThreadKind};
 
-/// A large page of x86_64 and aarch64. Pools begin and end at multiples of it.
-const LARGE: u64 = 2 << 20;
+const LARGE: u64 = LARGE_PAGE as u64;
 const SMALL: u64 = 4 << 10;
 
 /// Linux, include/uapi/asm-generic/mman-common.h.

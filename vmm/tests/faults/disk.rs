@@ -63,14 +63,8 @@ fn a_full_file_system_is_an_io_error_until_there_is_space() {
 /// the ones that are left work.
 #[test]
 fn an_image_that_is_truncated_has_errors_where_it_was() {
-    if !kvm() {
-        return;
-    }
-    let folder = TempDir::new().unwrap();
-    let image = place::image(folder.path(), 128);
-    let mut command = cvmm(folder.path());
-    command.arg(blk(&image));
-    let mut guest = Guest::start(command, folder.path());
+    let Some((mut guest, folder)) = Guest::with_disk() else { return };
+    let image = folder.path().join("disk");
     guest.orders(&[
         ("write 0 0 64 5", "0"),
         ("write 0 64 64 6", "0"),
@@ -105,14 +99,8 @@ fn an_image_that_is_truncated_has_errors_where_it_was() {
 /// The guest keeps the capacity that it was told, and what is behind it stays as it is.
 #[test]
 fn an_image_that_grows_keeps_its_capacity() {
-    if !kvm() {
-        return;
-    }
-    let folder = TempDir::new().unwrap();
-    let image = place::image(folder.path(), 128);
-    let mut command = cvmm(folder.path());
-    command.arg(blk(&image));
-    let mut guest = Guest::start(command, folder.path());
+    let Some((mut guest, folder)) = Guest::with_disk() else { return };
+    let image = folder.path().join("disk");
     guest.orders(&[("config 0 0", "128"), ("write 0 64 64 5", "0"), ("flush 0", "0")]);
     let file = fs::File::options().write(true).open(&image).unwrap();
     file.write_all_at(&[9; 128 * 512], 128 * 512).unwrap();

@@ -10,10 +10,11 @@ use std::sync::mpsc::{Receiver, channel};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::common::wait_for_end;
 pub use crate::common::{LIMIT, kvm, wait_until};
-use crate::program;
+use crate::{place, program};
 
 /// cvmm with this guest, its files in `folder`, and no other options yet.
 pub fn cvmm(folder: &Path) -> Command {
@@ -54,6 +55,18 @@ pub struct Ended {
 }
 
 impl Guest {
+    /// A guest with a disk of 128 sectors, which is the file `disk` in its folder. None, and a word about it, where there is no
+    /// KVM.
+    pub fn with_disk() -> Option<(Self, TempDir)> {
+        if !kvm() {
+            return None;
+        }
+        let folder = TempDir::new().unwrap();
+        let mut command = cvmm(folder.path());
+        command.arg(blk(&place::image(folder.path(), 128)));
+        Some((Self::start(command, folder.path()), folder))
+    }
+
     /// Starts what [`cvmm`] has begun.
     pub fn start(mut cvmm: Command, folder: &Path) -> Self {
         let mut guest = Self::spawn(&mut cvmm, folder);

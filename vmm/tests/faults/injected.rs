@@ -16,17 +16,6 @@ use crate::guest::{Guest, blk, cvmm, kvm};
 use crate::inject::{Fault, inject, inject_into};
 use crate::place;
 
-/// A guest with a disk of 128 sectors.
-fn start() -> Option<(Guest, TempDir)> {
-    if !kvm() {
-        return None;
-    }
-    let folder = TempDir::new().unwrap();
-    let mut command = cvmm(folder.path());
-    command.arg(blk(&place::image(folder.path(), 128)));
-    Some((Guest::start(command, folder.path()), folder))
-}
-
 fn error(errno: Errno) -> Fault {
     Fault::Error(errno as i32)
 }
@@ -34,7 +23,7 @@ fn error(errno: Errno) -> Fault {
 /// The status byte of just that request says so; the next ones are served.
 #[test]
 fn a_call_that_fails_is_the_error_of_one_request() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     guest.orders(&[("write 0 0 64 7", "0"), ("flush 0", "0")]);
     let mut expected = Vec::new();
     for (operation, order, call, errno) in [
@@ -60,7 +49,7 @@ fn a_call_that_fails_is_the_error_of_one_request() {
 /// A write that can't be finished is an error, and not a shorter write.
 #[test]
 fn a_write_that_is_cut_short_and_then_fails_is_an_error() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     let plan = [(libc::SYS_pwritev, Fault::Short(100)), (libc::SYS_pwritev, error(Errno::ENOSPC))];
     let tracer = inject(&guest.task("blk0"), &plan);
     guest.orders(&[("write 0 0 8 9", "1")]);
@@ -72,7 +61,7 @@ fn a_write_that_is_cut_short_and_then_fails_is_an_error() {
 /// A read that can't be finished is an error as well: so is one that finds the end of the disk too early.
 #[test]
 fn a_read_that_is_cut_short_and_then_fails_is_an_error() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     guest.orders(&[("write 0 0 8 9", "0")]);
     for then in [error(Errno::EIO), Fault::Short(0)] {
         let plan = [(libc::SYS_preadv, Fault::Short(100)), (libc::SYS_preadv, then)];
@@ -119,7 +108,7 @@ fn entropy_is_whole_or_none() {
 /// The guest does not notice.
 #[test]
 fn calls_that_are_interrupted_or_cut_short_go_on() {
-    let Some((mut guest, folder)) = start() else { return };
+    let Some((mut guest, folder)) = Guest::with_disk() else { return };
     let interrupted = error(Errno::EINTR);
     for (order, answer, call, faults) in [
         ("write 0 0 64 3", "0", libc::SYS_pwritev, [Fault::Short(1), interrupted, Fault::Short(8193)]),
@@ -140,7 +129,7 @@ fn calls_that_are_interrupted_or_cut_short_go_on() {
 /// The waits of the event loops, and KVM_RUN.
 #[test]
 fn waits_that_are_interrupted_are_waited_again() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     for (thread, call, errno) in [
         ("blk0", libc::SYS_epoll_wait, Errno::EINTR),
         ("vcpu0", libc::SYS_ioctl, Errno::EINTR),
@@ -160,7 +149,7 @@ fn waits_that_are_interrupted_are_waited_again() {
 /// Input that is not there after all comes later, and has not ended.
 #[test]
 fn a_read_of_the_console_that_is_interrupted_is_read_again() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     for errno in [Errno::EINTR, Errno::EAGAIN] {
         let tracer = inject(&guest.task("cvmm"), &[(libc::SYS_read, error(errno)); 2]);
         guest.orders(&[("read 0 0 1", "0 0"), ("read 0 1 1", "0 0")]);
@@ -209,7 +198,7 @@ fn the_end_of_a_run_that_is_interrupted_is_an_end_in_order() {
 /// no test that kills cvmm and then looks at the image could fail, since the page cache outlives a process.
 #[test]
 fn a_flush_is_an_fdatasync() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     let tracer = inject(&guest.task("blk0"), &[(libc::SYS_fdatasync, Fault::None); 2]);
     guest.orders(&[("write 0 0 8 1", "0"), ("write 0 8 8 2", "0"), ("flush 0", "0")]);
     guest.orders(&[("write 0 0 8 3", "0"), ("flush 0", "0")]);
@@ -250,7 +239,7 @@ fn after_a_flush_that_failed_no_flush_succeeds() {
 /// The flush at the end of the run that fails for the first time.
 #[test]
 fn the_last_flush_is_not_silent_either() {
-    let Some((mut guest, _folder)) = start() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
     guest.orders(&[("write 0 0 8 1", "0")]);
     let tracer = inject(&guest.task("cvmm"), &[(libc::SYS_fdatasync, error(Errno::EIO))]);
     guest.tell("end");
