@@ -10,10 +10,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-/// Bytes of `struct nlmsghdr`, `struct ifinfomsg`, and of both.
+/// Bytes of `struct nlmsghdr`, `struct ifinfomsg`, and of both; and where `ifi_flags` is in the second.
 const HEADER: usize = 16;
 const IF_INFO: usize = 16;
 const ATTRIBUTES: usize = HEADER + IF_INFO;
+const FLAGS: usize = 8;
 /// Room for the description of a device.
 const ANSWER: usize = 64 << 10;
 
@@ -28,6 +29,8 @@ const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 pub(super) struct Link {
     /// Its MTU.
     pub(super) mtu: u32,
+    /// Whether it is up (IFF_UP).
+    pub(super) up: bool,
     /// If it is a tap.
     pub(super) tap: Option<TapLink>,
 }
@@ -69,7 +72,8 @@ impl Link {
             };
         }
         let attributes = payload.get(IF_INFO..).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let mut link = Self::default();
+        let flags = payload.get(FLAGS..).and_then(number).unwrap_or_default();
+        let mut link = Self { up: flags & libc::IFF_UP.cast_unsigned() != 0, ..Self::default() };
         for (kind, value) in each(attributes) {
             match kind {
                 libc::IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
@@ -142,11 +146,12 @@ mod tests {
         assert_eq!(Link::find("").unwrap(), None);
     }
 
-    /// An answer, with attributes that may be nested.
+    /// An answer of a device that is up, with attributes that may be nested.
     fn answer(attributes: &[u8]) -> Vec<u8> {
         let length = u32::try_from(ATTRIBUTES + attributes.len()).unwrap();
         let mut message = [&length.to_ne_bytes()[..], &[0; 28], attributes].concat();
         message[4..6].copy_from_slice(&libc::RTM_NEWLINK.to_ne_bytes());
+        message[HEADER + FLAGS..][..4].copy_from_slice(&libc::IFF_UP.to_ne_bytes());
         message
     }
 
@@ -166,7 +171,7 @@ mod tests {
             let mtu = attribute(libc::IFLA_MTU, &9000u32.to_ne_bytes());
             let all = [mtu, attribute(libc::IFLA_LINKINFO | 0x8000, &info)].concat();
             let link = Link::parse(&answer(&all)).unwrap().unwrap();
-            assert_eq!(link.mtu, 9000);
+            assert_eq!((link.mtu, link.up), (9000, true));
             link.tap
         };
         let (tun, tap) = ([attribute(IFLA_TUN_TYPE, &[1])], [attribute(IFLA_TUN_TYPE, &[2])]);

@@ -29,6 +29,8 @@ pub struct Opened {
     pub queues: Vec<HostTap>,
     /// Its MTU now.
     pub mtu: u16,
+    /// Whether it is up now.
+    pub up: bool,
 }
 
 impl HostTap {
@@ -64,7 +66,7 @@ impl HostTap {
                 .attach(false)
                 .map_err(|error| format!("a queue of the tap '{name}' can't be detached: {error}"))?;
         }
-        Ok(Opened { queues: opened, mtu })
+        Ok(Opened { queues: opened, mtu, up: link.up })
     }
 
     /// Attaches one of so many queues.

@@ -23,14 +23,22 @@ pub struct Opened {
     pub device: Box<dyn DeviceType>,
     /// A disk to flush when the guest has ended.
     pub disk: Option<Arc<Image>>,
+    /// It has a tap that is down.
+    pub is_down: bool,
+}
+
+/// Makes sure that no two devices share what is for one.
+///
+/// # Errors
+/// Names both options.
+pub fn refuse_shared(devices: &[DeviceConfig]) -> Result<()> {
+    refuse_shared_disks(devices)?;
+    refuse_shared_taps(devices)
 }
 
 /// Makes sure that no two disks are one, unless both are only read. Their locks would say so, too, but not which option it is
 /// that has the other one; and two names of a block device have two locks.
-///
-/// # Errors
-/// Names both options.
-pub fn refuse_shared_disks(devices: &[DeviceConfig]) -> Result<()> {
+fn refuse_shared_disks(devices: &[DeviceConfig]) -> Result<()> {
     let mut seen: Vec<(&DeviceConfig, _, bool)> = Vec::new();
     for device in devices {
         let DeviceKind::Blk { path, read_only, .. } = &device.kind else { continue };
@@ -43,6 +51,21 @@ pub fn refuse_shared_disks(devices: &[DeviceConfig]) -> Result<()> {
             return Err(Error::argument(&device.option, reason));
         }
         seen.push((device, identity, *read_only));
+    }
+    Ok(())
+}
+
+/// The kernel would say that a tap is busy, and not with what.
+fn refuse_shared_taps(devices: &[DeviceConfig]) -> Result<()> {
+    let mut seen: Vec<(&DeviceConfig, &str)> = Vec::new();
+    for device in devices {
+        let DeviceKind::Net { tap, .. } = &device.kind else { continue };
+        if let Some((other, _)) = seen.iter().find(|(_, other)| other == tap) {
+            let reason =
+                format!("{} names the same tap; each network device needs a tap of its own", other.option);
+            return Err(Error::argument(&device.option, reason));
+        }
+        seen.push((device, tap));
     }
     Ok(())
 }
@@ -64,17 +87,18 @@ pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
             let disk = FileDisk::open(path, *read_only, *raw).map_err(wrong)?;
             let image = Arc::clone(disk.image());
             let device = Box::new(Blk::new(Box::new(disk), serial, pool_size, *queues));
-            Ok(Opened { device, disk: (!read_only).then_some(image) })
+            Ok(Opened { device, disk: (!read_only).then_some(image), is_down: false })
         }
         DeviceKind::Net { tap, mac, queues } => {
             let opened = HostTap::open(tap, *queues).map_err(wrong)?;
             let taps = opened.queues.into_iter().map(|tap| Box::new(tap) as _).collect();
-            Ok(Opened { device: Box::new(Net::new(taps, mac.0, opened.mtu)), disk: None })
+            let device = Box::new(Net::new(taps, mac.0, opened.mtu));
+            Ok(Opened { device, disk: None, is_down: !opened.up })
         }
         DeviceKind::Rng => {
             let source = File::open("/dev/urandom")
                 .map_err(|error| Error::Host(format!("/dev/urandom can't be opened: {error}")))?;
-            Ok(Opened { device: Box::new(Rng::new(Box::new(source))), disk: None })
+            Ok(Opened { device: Box::new(Rng::new(Box::new(source))), disk: None, is_down: false })
         }
     }
 }

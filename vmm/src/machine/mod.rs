@@ -11,6 +11,6 @@ mod vm;
 
 pub use describe::describe;
 pub use device_memory::memory_name;
-pub use devices::{Opened, open, refuse_shared_disks};
+pub use devices::{Opened, open, refuse_shared};
 pub use memory::{GuestMemory, LARGE_PAGE, Loaded, SealedMemory};
 pub use vm::{Device, DeviceTransport, Parts, Vm, create};

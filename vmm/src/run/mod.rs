@@ -102,7 +102,7 @@ impl Guest {
     /// Opens everything that can be wrong, loads the guest, and starts it.
     fn start(config: &VmConfig, signals: Signals) -> Result<Self> {
         let machine = machine::describe(&config.machine)?;
-        machine::refuse_shared_disks(&config.machine.devices)?;
+        machine::refuse_shared(&config.machine.devices)?;
         let mut devices: Vec<Opened> = config
             .machine
             .devices

@@ -13,9 +13,24 @@ pub(super) fn of(config: &MachineConfig, machine: &Machine, devices: &[Opened]) 
     let withheld = config.spec.restricted.withholds_access_platform.then(|| {
         "--withhold-access-platform: a driver does not learn that it must use the pool, and may use other memory".into()
     });
-    let pools = small_pools(machine, devices);
+    let of_files = small_pools(machine, devices).into_iter().chain(down_taps(&config.devices, devices));
     let devices = &config.devices;
-    defects.chain(withheld).chain(pools).chain(equal_serials(devices)).chain(equal_macs(devices)).collect()
+    defects.chain(withheld).chain(of_files).chain(equal_serials(devices)).chain(equal_macs(devices)).collect()
+}
+
+/// They lose each frame until somebody sets them up.
+fn down_taps(devices: &[DeviceConfig], opened: &[Opened]) -> Vec<String> {
+    let down = devices.iter().zip(opened).filter(|(_, opened)| opened.is_down);
+    let warning = |(device, _): (&DeviceConfig, _)| match &device.kind {
+        DeviceKind::Net { tap, .. } => {
+            let name = &device.name;
+            Some(format!(
+                "the tap '{tap}' of {name} is down, and passes no frames; set it up with: ip link set {tap} up"
+            ))
+        }
+        _ => None,
+    };
+    down.filter_map(warning).collect()
 }
 
 /// That the guest waits for room in a pool can't be seen from here. That it will have to can.

@@ -269,6 +269,10 @@ fn networks() {
     ] {
         bench.refuse(&["--net", value], &format!("--net {value}"), reason);
     }
+    // Before any of them is opened.
+    let nets = ["--net", "tap=cvmm-none0,queues=2", "--net", "tap=t", "--net", "tap=cvmm-none0"];
+    let said = "--net tap=cvmm-none0,queues=2 names the same tap";
+    bench.refuse(&nets, "--net tap=cvmm-none0", said);
 }
 
 #[test]

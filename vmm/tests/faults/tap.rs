@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use tempfile::TempDir;
 
-use crate::guest::{Guest, blk, cvmm, kvm, wait_until};
+use crate::guest::{Ended, Guest, blk, cvmm, kvm, wait_until};
 use crate::inject::{Fault, inject_into};
 use crate::place;
 
@@ -227,7 +227,14 @@ fn a_tap_is_found_where_sysfs_does_not_show_it() {
     guest.end().exit_code(0).host_errors("net0", &[]);
 }
 
-/// At the start, and in the report.
+/// `ended` has this one warning, in the log and in the report.
+fn warned(ended: &Ended, begins: &str) {
+    let [warning] = &ended.report["warnings"].as_array().unwrap()[..] else { panic!("{:#}", ended.report) };
+    let warning = warning.as_str().unwrap();
+    assert!(warning.starts_with(begins), "{warning}");
+    assert!(ended.log.contains(warning), "{}", ended.log);
+}
+
 #[test]
 fn two_devices_with_one_mac_are_warned_of() {
     if !kvm() || !place::enter() {
@@ -240,8 +247,21 @@ fn two_devices_with_one_mac_are_warned_of() {
         command.args(["--net", &format!("tap={tap},mac=02:00:00:00:00:01")]);
     }
     let ended = Guest::start(command, folder.path()).end();
-    let [warning] = &ended.report["warnings"].as_array().unwrap()[..] else { panic!("{:#}", ended.report) };
-    let warning = warning.as_str().unwrap();
-    assert!(warning.starts_with("net0 and net1 have the same MAC address, 02:00:00:00:00:01: "), "{warning}");
-    assert!(ended.log.contains(warning), "{}", ended.log);
+    warned(&ended, "net0 and net1 have the same MAC address, 02:00:00:00:00:01: ");
+}
+
+#[test]
+fn a_tap_that_is_down_at_the_start_is_warned_of() {
+    if !kvm() || !place::enter() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let mut command = cvmm(folder.path());
+    for tap in ["t0", "t1"] {
+        place::tap_alone(tap);
+        command.args(["--net", &format!("tap={tap}")]);
+    }
+    place::ip(&["link", "set", "t1", "down"]);
+    let ended = Guest::start(command, folder.path()).end();
+    warned(&ended, "the tap 't1' of net1 is down, and passes no frames; set it up with: ip link set t1 up");
 }

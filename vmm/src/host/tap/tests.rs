@@ -100,6 +100,7 @@ fn a_tap_is_found_where_sysfs_does_not_show_it() {
             for (name, queues) in [("t0", 1), ("t2", queues)] {
                 let opened = HostTap::open(name, queues).unwrap();
                 assert_eq!((opened.queues.len(), opened.mtu), (queues.into(), mtu), "{name}");
+                assert!(!opened.up);
                 for queues in [1, 2] {
                     let error = error(name, queues);
                     let expected =
@@ -108,6 +109,8 @@ fn a_tap_is_found_where_sysfs_does_not_show_it() {
                 }
             }
         }
+        ip("link set t0 up");
+        assert!(HostTap::open("t0", 1).unwrap().up);
         assert!(error("t1", 1).contains("'t1' is not a tap"));
         let one_queue = error("t0", 2);
         let again =
