@@ -4,13 +4,52 @@
 
 use std::fmt::Arguments;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
+
+use crate::waiters::lock;
 
 /// Kinds of errors that are kept in words; later kinds are only counted.
 const KEPT: usize = 8;
 
-/// The record of one device.
+/// The record of one device, to which its threads add. Without an error they take no lock.
+#[derive(Clone, Debug, Default)]
+pub struct ErrorLog(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    errors: Mutex<HostErrors>,
+    has_news: AtomicBool,
+}
+
+impl ErrorLog {
+    /// Takes an error into the record.
+    pub(crate) fn record(&self, operation: &'static str, error: &io::Error, place: Arguments<'_>) {
+        lock(&self.0.errors).record(operation, error, place);
+        self.0.has_news.store(true, Ordering::Release);
+    }
+
+    /// Logs what is new, for the device of this name.
+    pub(crate) fn tell(&self, device: &str) {
+        if !self.0.has_news.load(Ordering::Acquire) || !self.0.has_news.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        for HostError { operation, error, place, .. } in lock(&self.0.errors).news() {
+            log::error!(
+                "{device}: {operation}, {place}: {error}; later errors of this kind are only counted"
+            );
+        }
+    }
+
+    /// All so far.
+    pub(crate) fn all(&self) -> HostErrors {
+        lock(&self.0.errors).clone()
+    }
+}
+
+/// What went wrong for one device.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct HostErrors {
     /// How many there were.
@@ -39,7 +78,7 @@ pub struct HostError {
 
 impl HostErrors {
     /// Takes an error into the record.
-    pub(crate) fn record(&mut self, operation: &'static str, error: &io::Error, place: Arguments<'_>) {
+    fn record(&mut self, operation: &'static str, error: &io::Error, place: Arguments<'_>) {
         self.total = self.total.saturating_add(1);
         let code = (error.raw_os_error(), error.kind());
         let same = |kept: &&mut HostError| kept.operation == operation && kept.code == code;
@@ -52,7 +91,7 @@ impl HostErrors {
     }
 
     /// Those that are kept in words and were not told yet, for the log.
-    pub(crate) fn news(&mut self) -> &[HostError] {
+    fn news(&mut self) -> &[HostError] {
         let news = self.first.get(self.told..).unwrap_or_default();
         self.told = self.first.len();
         news

@@ -30,5 +30,6 @@ pub mod serial;
 #[cfg(test)]
 mod testing;
 pub mod virtio;
+mod waiters;
 
-pub use host_errors::{HostError, HostErrors};
+pub use host_errors::{ErrorLog, HostError, HostErrors};

@@ -5,6 +5,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use allocation_counter::measure;
 use vm_memory::VolatileSlice;
@@ -58,19 +59,19 @@ impl Disk for Host {
     fn can_punch(&self) -> bool {
         true
     }
-    fn read_at(&mut self, _: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn read_at(&self, _: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.done(len(to))
     }
-    fn write_at(&mut self, _: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn write_at(&self, _: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.done(len(from))
     }
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.done(())
     }
-    fn discard(&mut self, _: u64, _: u64) -> io::Result<()> {
+    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
         self.done(())
     }
-    fn write_zeroes(&mut self, _: u64, _: u64, _: bool) -> io::Result<()> {
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
         self.done(())
     }
 }
@@ -124,7 +125,7 @@ fn rig(device: Box<dyn DeviceType>, features: u64) -> Rig {
 #[test]
 fn blk_allocates_nothing() {
     for (fails, features) in [(false, F_FLUSH), (false, EVENT_IDX), (true, F_FLUSH | EVENT_IDX)] {
-        let mut rig = rig(Box::new(Blk::new(Box::new(Host::new(fails)), "", 1 << 20, 1)), features);
+        let mut rig = rig(Box::new(Blk::new(Arc::new(Host::new(fails)), "", 1 << 20, 1)), features);
         let memory = Rc::clone(&rig.memory);
         let (header, status) = (Desc::readable(HEADER, 16), Desc::writable(HEADER + 16, 1));
         let to = [0, 1, 2, 3].map(|part| Desc::writable(DATA + part * 4096, 4096));

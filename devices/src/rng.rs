@@ -4,10 +4,10 @@
 use std::fmt;
 use std::io::Read;
 
-use crate::HostErrors;
+use crate::ErrorLog;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Queue, Turn, parts};
-use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Queues};
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane, Queues};
 
 const QUEUE_SIZES: &[u16] = &[16];
 
@@ -18,13 +18,13 @@ const MAX_BYTES: usize = 4096;
 pub struct Rng {
     source: Box<dyn Read + Send>,
     chain: Chain,
-    errors: HostErrors,
+    errors: ErrorLog,
 }
 
 impl Rng {
     /// An entropy device that hands out what `source` gives.
     pub fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, chain: Chain::default(), errors: HostErrors::default() }
+        Self { source, chain: Chain::default(), errors: ErrorLog::default() }
     }
 }
 
@@ -55,6 +55,16 @@ impl DeviceType for Rng {
         Vec::new()
     }
 
+    fn host_errors(&self) -> ErrorLog {
+        self.errors.clone()
+    }
+
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        vec![self]
+    }
+}
+
+impl Lane for Rng {
     fn start(&mut self, _features: u64) {}
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
@@ -78,10 +88,6 @@ impl DeviceType for Rng {
             let written = parts(chain.writable(), 0, u64::MAX).write(gate, bytes).map_err(|_| refuse())?;
             Ok(u32::try_from(written).unwrap_or(u32::MAX))
         })
-    }
-
-    fn host_errors(&mut self) -> Option<&mut HostErrors> {
-        Some(&mut self.errors)
     }
 }
 

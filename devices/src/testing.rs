@@ -341,14 +341,14 @@ impl Rig {
         let (before, total) = (image(), self.refusals().total);
         self.interrupts.take();
         let (read, written) =
-            (self.memory.gate.audit().read.bytes(), self.memory.gate.audit().written.bytes());
+            (self.memory.gate.audit().read().bytes, self.memory.gate.audit().written().bytes);
         self.serve(queue);
         assert!(before == image(), "the pool was changed");
-        assert_eq!(self.memory.gate.audit().written.bytes(), written);
+        assert_eq!(self.memory.gate.audit().written().bytes, written);
         assert_eq!(self.refusals().total, total + 1);
         assert_eq!(self.core.status(), 15 | 64);
         assert_eq!(self.interrupts.take().1, 1);
-        let moved = self.memory.gate.audit().read.bytes() - read;
+        let moved = self.memory.gate.audit().read().bytes - read;
         assert!(moved <= 16, "{moved} bytes were read: more than a header");
     }
 }

@@ -4,7 +4,7 @@
 use cvmm_arch::native::layout;
 use cvmm_devices::HostErrors;
 use cvmm_devices::bus::{Accesses, Bus};
-use cvmm_devices::pool::{Audit, Refusal, Tally};
+use cvmm_devices::pool::{self, Audit, Refusal};
 use cvmm_devices::virtio::{Kind, Summary};
 use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
@@ -297,13 +297,13 @@ impl DeviceReport {
 
 impl Dma {
     fn new(audit: &Audit) -> Self {
-        Self { read: (&audit.read).into(), written: (&audit.written).into(), rings: (&audit.rings).into() }
+        Self { read: audit.read().into(), written: audit.written().into(), rings: audit.rings().into() }
     }
 }
 
-impl From<&Tally> for Moved {
-    fn from(tally: &Tally) -> Self {
-        Self { accesses: tally.accesses(), bytes: tally.bytes() }
+impl From<pool::Moved> for Moved {
+    fn from(pool::Moved { accesses, bytes }: pool::Moved) -> Self {
+        Self { accesses, bytes }
     }
 }
 

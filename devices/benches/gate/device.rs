@@ -5,6 +5,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use devices::blk::{Blk, Disk};
@@ -53,7 +54,7 @@ impl Device {
         let memory = GuestMemoryMmap::from_regions(vec![region]).unwrap();
 
         let queue = Queue::new(&gate, 0, QUEUE, WALK, QueueFeatures::default()).unwrap();
-        let disk = Box::new(Pages { file: super::disk_file(), at: 0 });
+        let disk = Arc::new(Pages { file: super::disk_file(), at: AtomicU64::new(0) });
         let blk = Box::new(Blk::new(disk, "", SIZE, 1));
         let mut blk = Core::new("blk", blk, gate.clone(), Arc::new(Quiet));
         for status in [1, 3] {
@@ -158,7 +159,7 @@ impl Device {
 #[derive(Debug)]
 struct Pages {
     file: File,
-    at: u64,
+    at: AtomicU64,
 }
 
 impl Disk for Pages {
@@ -171,29 +172,28 @@ impl Disk for Pages {
     fn can_punch(&self) -> bool {
         false
     }
-    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         use vm_memory::ReadVolatile;
-        if self.at != offset {
-            io::Seek::seek(&mut self.file, io::SeekFrom::Start(offset))?;
-            self.at = offset;
+        if self.at.load(Ordering::Relaxed) != offset {
+            io::Seek::seek(&mut &self.file, io::SeekFrom::Start(offset))?;
         }
         let mut done = 0;
         for mut slice in to {
-            done += self.file.read_volatile(&mut slice).map_err(io::Error::other)? as u64;
+            done += (&self.file).read_volatile(&mut slice).map_err(io::Error::other)? as u64;
         }
-        self.at += done;
+        self.at.store(offset + done, Ordering::Relaxed);
         Ok(done)
     }
-    fn write_at(&mut self, _: u64, _: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn write_at(&self, _: u64, _: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         Ok(())
     }
-    fn discard(&mut self, _: u64, _: u64) -> io::Result<()> {
+    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
-    fn write_zeroes(&mut self, _: u64, _: u64, _: bool) -> io::Result<()> {
+    fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
         Ok(())
     }
 }

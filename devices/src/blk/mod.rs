@@ -6,6 +6,7 @@ mod request;
 
 use std::fmt::Debug;
 use std::io;
+use std::sync::Arc;
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
@@ -16,10 +17,10 @@ use vm_memory::VolatileSlice;
 
 pub use blocks::Blocks;
 
-use crate::HostErrors;
+use crate::ErrorLog;
 use crate::pool::Refusal;
 use crate::queue::{Chain, Turn};
-use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Queues};
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane, Queues};
 
 /// Unit of `capacity` and of a request's `sector`, in bytes (virtio 1.3, 5.2.4).
 pub const SECTOR: u64 = 512;
@@ -48,8 +49,9 @@ pub(crate) const FEATURE_NAMES: &[(u64, &str)] = &[
     (1 << VIRTIO_BLK_F_WRITE_ZEROES, "WRITE_ZEROES"),
 ];
 
-/// What stores the blocks. Offsets and lengths are bytes, within [`Disk::size`]; the device checks them.
-pub trait Disk: Debug + Send {
+/// What stores the blocks, for several threads at a time. Offsets and lengths are bytes, within [`Disk::size`]; the device
+/// checks them.
+pub trait Disk: Debug + Send + Sync {
     /// Bytes, a multiple of [`SECTOR`].
     fn size(&self) -> u64;
     /// Whether writes are refused.
@@ -61,39 +63,46 @@ pub trait Disk: Debug + Send {
         Blocks::default()
     }
     /// Fills `to` from `offset`, and returns how many bytes there were: fewer than wanted if the disk was truncated.
-    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64>;
+    fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64>;
     /// Writes `from` at `offset`, and returns how many bytes that were: all of them.
-    fn write_at(&mut self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>)
-    -> io::Result<u64>;
+    fn write_at(&self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64>;
     /// Returns when everything written is on stable storage. Once it has failed it never succeeds again: nobody knows
     /// what was lost.
-    fn flush(&mut self) -> io::Result<()>;
+    fn flush(&self) -> io::Result<()>;
     /// Forgets the contents; they read as anything afterwards.
-    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Makes the range read as zeros, and keeps it allocated unless `unmap`.
-    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 }
 
 /// A block device on one disk.
 #[derive(Debug)]
 pub struct Blk {
-    disk: Box<dyn Disk>,
+    disk: Arc<dyn Disk>,
     id: [u8; ID_LEN],
     /// One element a request queue.
     queue_sizes: Vec<u16>,
     /// `size_max` and `seg_max` (virtio 1.3, 5.2.4).
     size_max: u32,
     seg_max: u32,
+    errors: ErrorLog,
+}
+
+/// What serves one request queue.
+#[derive(Debug)]
+struct RequestLane {
+    disk: Arc<dyn Disk>,
+    id: [u8; ID_LEN],
     /// Without VIRTIO_BLK_F_FLUSH a completed write is on the disk (virtio 1.3, 5.2.6.2).
     write_through: bool,
     chain: Chain,
-    errors: HostErrors,
+    errors: ErrorLog,
 }
 
 impl Blk {
     /// A block device on `disk`, whose ID string is `serial` (cut to [`ID_LEN`] bytes), for a pool of `pool_size`
     /// bytes, with this number of request queues (at least one).
-    pub fn new(disk: Box<dyn Disk>, serial: &str, pool_size: u64, queues: u16) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, serial: &str, pool_size: u64, queues: u16) -> Self {
         let mut id = [0; ID_LEN];
         for (to, from) in id.iter_mut().zip(serial.bytes()) {
             *to = from;
@@ -105,9 +114,7 @@ impl Blk {
             queue_sizes: vec![QUEUE_SIZE; usize::from(queues.max(1))],
             size_max,
             seg_max,
-            write_through: true,
-            chain: Chain::default(),
-            errors: HostErrors::default(),
+            errors: ErrorLog::default(),
         }
     }
 
@@ -182,21 +189,40 @@ impl DeviceType for Blk {
         config
     }
 
+    fn lane_of(&self, queue: u16) -> usize {
+        queue.into()
+    }
+
+    fn host_errors(&self) -> ErrorLog {
+        self.errors.clone()
+    }
+
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        let lane = |_| {
+            Box::new(RequestLane {
+                disk: Arc::clone(&self.disk),
+                id: self.id,
+                write_through: true,
+                chain: Chain::default(),
+                errors: self.errors.clone(),
+            }) as _
+        };
+        self.queue_sizes.iter().map(lane).collect()
+    }
+}
+
+impl Lane for RequestLane {
     fn start(&mut self, features: u64) {
         self.write_through = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
     }
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { disk, id, write_through, chain, errors, .. } = self;
+        let Self { disk, id, write_through, chain, errors } = self;
         let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
         queue.suppress_notifications()?;
         queue.turn(chain, |gate, chain| {
-            request::serve(gate, index, chain, disk.as_mut(), id, *write_through, errors)
+            request::serve(gate, index, chain, disk.as_ref(), id, *write_through, errors)
         })
-    }
-
-    fn host_errors(&mut self) -> Option<&mut HostErrors> {
-        Some(&mut self.errors)
     }
 }
 

@@ -10,7 +10,7 @@ use virtio_bindings::virtio_blk::{
 };
 
 use super::{Disk, ID_LEN, SECTOR};
-use crate::HostErrors;
+use crate::ErrorLog;
 use crate::pool::{Gate, Reason, Refusal};
 use crate::queue::{Chain, Queue, Served, TURN_BYTES, parts};
 
@@ -47,10 +47,10 @@ pub(super) fn serve(
     gate: &Gate,
     queue: u16,
     chain: &Chain,
-    disk: &mut dyn Disk,
+    disk: &dyn Disk,
     id: &[u8; ID_LEN],
     write_through: bool,
-    errors: &mut HostErrors,
+    errors: &ErrorLog,
 ) -> Result<Served, Refusal> {
     // The header is device-readable and comes first; the status byte is device-writable and comes last.
     let refuse = || Queue::wrong_direction(queue, chain);
@@ -104,21 +104,21 @@ struct Request<'a> {
 
 impl Request<'_> {
     /// Returns the bytes written to the driver's buffers.
-    fn read(&self, disk: &mut dyn Disk) -> Result<u64, Failure> {
+    fn read(&self, disk: &dyn Disk) -> Result<u64, Failure> {
         let offset = extent(disk, self.sector, self.in_len)?;
         let mut to =
-            parts(self.chain.writable(), 0, self.in_len).slices(self.gate, &self.gate.audit().written);
+            parts(self.chain.writable(), 0, self.in_len).slices(self.gate, &self.gate.account().written);
         let done = disk.read_at(offset, &mut to).and_then(|done| all(done, self.in_len));
         done.map_err(|error| Failure::Host("read", error, [offset, self.in_len]))
     }
 
-    fn write(&self, disk: &mut dyn Disk, write_through: bool, work: &mut u64) -> Result<(), Failure> {
+    fn write(&self, disk: &dyn Disk, write_through: bool, work: &mut u64) -> Result<(), Failure> {
         if disk.read_only() {
             return Err(Failure::Wrong);
         }
         let offset = extent(disk, self.sector, self.out_len)?;
         let mut from = parts(self.chain.readable(), HEADER_LEN as u64, self.out_len)
-            .slices(self.gate, &self.gate.audit().read);
+            .slices(self.gate, &self.gate.account().read);
         let done = disk.write_at(offset, &mut from).and_then(|done| all(done, self.out_len));
         done.map_err(|error| Failure::Host("write", error, [offset, self.out_len]))?;
         if write_through { flush(disk, work) } else { Ok(()) }
@@ -135,7 +135,7 @@ impl Request<'_> {
     /// Discard, or write zeroes: one range, as `max_discard_seg` and `max_write_zeroes_seg` say. Its length is `work`.
     fn punch(
         &self,
-        disk: &mut dyn Disk,
+        disk: &dyn Disk,
         zeroes: bool,
         write_through: bool,
         work: &mut u64,
@@ -173,7 +173,7 @@ impl Request<'_> {
 }
 
 /// Slow storage takes seconds for it, and a reset or the end of the run waits for the turn: one flush is all of its `work`.
-fn flush(disk: &mut dyn Disk, work: &mut u64) -> Result<(), Failure> {
+fn flush(disk: &dyn Disk, work: &mut u64) -> Result<(), Failure> {
     *work = TURN_BYTES;
     disk.flush().map_err(|error| Failure::Host("flush", error, [0, disk.size()]))
 }

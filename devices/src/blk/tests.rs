@@ -5,7 +5,7 @@ mod bounds;
 mod multi_queue;
 mod requests;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -132,7 +132,7 @@ impl Disk for Shared {
     fn blocks(&self) -> Blocks {
         self.with(|store| store.blocks)
     }
-    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.with(|store| store.reads += 1);
         self.hold();
         self.with(|store| {
@@ -148,11 +148,7 @@ impl Disk for Shared {
             Ok(done)
         })
     }
-    fn write_at(
-        &mut self,
-        offset: u64,
-        from: &mut dyn Iterator<Item = VolatileSlice<'_>>,
-    ) -> io::Result<u64> {
+    fn write_at(&self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.with(|store| {
             assert!(!store.read_only, "a read-only disk is written");
             let mut done = 0;
@@ -165,15 +161,15 @@ impl Disk for Shared {
             Ok(done)
         })
     }
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.with(|store| store.call(Call::Flush))?;
         self.hold();
         Ok(())
     }
-    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.with(|store| store.call(Call::Discard(offset, len)))
     }
-    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.with(|store| store.call(Call::WriteZeroes(offset, len, unmap)))
     }
 }
@@ -202,7 +198,7 @@ impl Bench {
     }
 
     fn with_queues(disk: Shared, features: u64, queues: u16) -> Self {
-        let blk = Blk::new(Box::new(disk.clone()), "a serial", 64 << 20, queues);
+        let blk = Blk::new(Arc::new(disk.clone()), "a serial", 64 << 20, queues);
         Self { rig: Rig::start(Memory::new(), Box::new(blk), features | INDIRECT_DESC), disk }
     }
 
@@ -251,7 +247,7 @@ fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
 /// 5.2.4, field by field.
 #[test]
 fn the_configuration_space_has_each_field_at_its_offset() {
-    let blk = Blk::new(Box::new(Shared::new()), "", 64 << 20, 1);
+    let blk = Blk::new(Arc::new(Shared::new()), "", 64 << 20, 1);
     let config = blk.config_space();
     let le32 = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
     assert_eq!(
@@ -279,7 +275,7 @@ fn features_follow_the_disk() {
     {
         let disk = Shared::new();
         disk.with(|store| (store.read_only, store.can_punch) = (read_only, can_punch));
-        assert_eq!(Blk::new(Box::new(disk), "", 1 << 20, 1).features(), always | more);
+        assert_eq!(Blk::new(Arc::new(disk), "", 1 << 20, 1).features(), always | more);
     }
 }
 
@@ -306,7 +302,7 @@ fn the_sizes_of_blocks_are_the_disk_s() {
     ] {
         let disk = Shared::new();
         disk.with(|store| store.blocks = blocks);
-        let blk = Blk::new(Box::new(disk), "", 64 << 20, 1);
+        let blk = Blk::new(Arc::new(disk), "", 64 << 20, 1);
         let config = blk.config_space();
         let le32 = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
         let min_io_size = u16::from_le_bytes(config[26..28].try_into().unwrap());

@@ -3,11 +3,13 @@
 //! ours, so that checksum and segmentation offloads cost nothing here.
 
 mod control;
+mod pair;
 mod receive;
 
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex};
 
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
@@ -16,12 +18,10 @@ use virtio_bindings::virtio_net::{
 };
 use vm_memory::VolatileSlice;
 
-use crate::HostErrors;
-use crate::pool::{Gate, Refusal};
-use crate::queue::{Chain, Queue, Turn, parts};
-use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Queues};
-use control::Command;
-use receive::Receiver;
+use crate::ErrorLog;
+use crate::queue::Chain;
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane};
+use pair::{Pair, PairLane, Pairs};
 
 /// Queues of a pair (virtio 1.3, 5.1.2): receiveq, transmitq. The control queue comes after the last pair.
 const PAIR: u16 = 2;
@@ -90,101 +90,35 @@ pub trait Tap: Debug + Send {
     fn fd(&self) -> RawFd;
 }
 
-/// A queue of the tap, and a frame on its way from there.
-#[derive(Debug)]
-struct Pair {
-    tap: Box<dyn Tap>,
-    receiver: Receiver,
-}
-
 /// A network device on a tap.
 #[derive(Debug)]
 pub struct Net {
     mac: [u8; 6],
     mtu: u16,
-    pairs: Vec<Pair>,
-    /// Pairs that are in use, the first ones.
-    enabled: usize,
+    pairs: Vec<Arc<Mutex<Pair>>>,
     queue_sizes: Vec<u16>,
-    /// Index of the control queue, if the driver has accepted one.
-    control_queue: Option<u16>,
-    /// VIRTIO_NET_F_MQ.
-    multi_queue: bool,
-    chain: Chain,
-    errors: HostErrors,
+    errors: ErrorLog,
 }
-
-/// Frames that are thrown away at most when a driver starts: what waits in a tap.
-const STALE_FRAMES: usize = 4096;
 
 impl Net {
     /// A network device with this MAC address and MTU ([`MIN_MTU`] at least), and a pair of queues for each of `taps`,
     /// the queues of one tap: one at least, [`MAX_PAIRS`] at most. The first is attached, the others are not.
     pub fn new(taps: Vec<Box<dyn Tap>>, mac: [u8; 6], mtu: u16) -> Self {
-        let pair = |tap| Pair { tap, receiver: Receiver::default() };
-        let pairs: Vec<_> = taps.into_iter().take(MAX_PAIRS).map(pair).collect();
+        let pair = |(index, tap)| Arc::new(Mutex::new(Pair::new(tap, index == 0)));
+        let pairs: Vec<_> = taps.into_iter().take(MAX_PAIRS).enumerate().map(pair).collect();
         let control_queues = usize::from(pairs.len() > 1);
         Self {
             mac,
             mtu,
-            enabled: 1,
             queue_sizes: vec![QUEUE_SIZE; usize::from(PAIR) * pairs.len() + control_queues],
             pairs,
-            control_queue: None,
-            multi_queue: false,
-            chain: Chain::default(),
-            errors: HostErrors::default(),
+            errors: ErrorLog::default(),
         }
     }
 
     /// `max_virtqueue_pairs` (virtio 1.3, 5.1.4).
     fn max_pairs(&self) -> u16 {
         u16::try_from(self.pairs.len()).unwrap_or(u16::MAX)
-    }
-
-    /// Uses the first `count` pairs and no other. `false` if the tap did not agree: then nothing has changed.
-    fn enable(&mut self, count: usize) -> bool {
-        let before = self.enabled;
-        // First to last, and last to first when it goes back: the tap, too, numbers the queues that are attached.
-        for pair in self.pairs.iter_mut().take(count).skip(before) {
-            if let Err(error) = pair.tap.attach(true) {
-                self.errors.record("attach", &error, format_args!("one more queue of the tap"));
-                self.disable_from(before);
-                return false;
-            }
-            self.enabled += 1;
-        }
-        self.disable_from(count);
-        true
-    }
-
-    /// Uses no pair after the first `count`.
-    fn disable_from(&mut self, count: usize) {
-        for pair in self.pairs.iter_mut().take(self.enabled).skip(count).rev() {
-            pair.receiver.stop();
-            if let Err(error) = pair.tap.attach(false) {
-                self.errors.record("detach", &error, format_args!("a queue of the tap"));
-            }
-        }
-        self.enabled = self.enabled.min(count);
-    }
-
-    /// One command. A turn has no more of them: each may have the host wait until nobody uses a queue of the tap.
-    fn control(&mut self, index: u16, queue: &mut Queue) -> Result<Turn, Refusal> {
-        if !queue.pop(&mut self.chain)? && !queue.rearm(&mut self.chain)? {
-            return Ok(Turn { interrupt: queue.wants_interrupt()?, more: false });
-        }
-        let command = control::read(queue.gate(), index, &self.chain)?;
-        let done = match command {
-            // virtio 1.3, 5.1.6.5.6.1: neither 0 nor more than max_virtqueue_pairs.
-            Command::SetPairs(pairs) if self.multi_queue && (1..=self.max_pairs()).contains(&pairs) => {
-                self.enable(usize::from(pairs))
-            }
-            Command::SetPairs(_) | Command::Unknown => false,
-        };
-        let written = control::acknowledge(queue.gate(), index, &self.chain, done)?;
-        queue.push(self.chain.head(), written)?;
-        Ok(Turn { interrupt: queue.wants_interrupt()?, more: true })
     }
 }
 
@@ -218,107 +152,32 @@ impl DeviceType for Net {
         config
     }
 
-    fn start(&mut self, features: u64) {
-        let has = |bit: u32| features & 1 << bit != 0;
-        self.multi_queue = has(VIRTIO_NET_F_MQ);
-        // virtio 1.3, 5.1.2: without VIRTIO_NET_F_MQ there is one pair, and the control queue follows it.
-        let pairs = if self.multi_queue { self.max_pairs() } else { 1 };
-        self.control_queue = has(VIRTIO_NET_F_CTRL_VQ).then(|| PAIR.saturating_mul(pairs));
-        let csum = has(VIRTIO_NET_F_GUEST_CSUM);
-        // virtio 1.3, 5.1.3.1: the segmentation features require GUEST_CSUM.
-        let offloads = ReceiveOffloads {
-            csum,
-            tso4: csum && has(VIRTIO_NET_F_GUEST_TSO4),
-            tso6: csum && has(VIRTIO_NET_F_GUEST_TSO6),
-            ecn: csum && has(VIRTIO_NET_F_GUEST_ECN),
+    /// A pair has a lane. The control queue, which follows the last pair, is served with the first.
+    fn lane_of(&self, queue: u16) -> usize {
+        let pair = usize::from(queue / PAIR);
+        if pair < self.pairs.len() { pair } else { 0 }
+    }
+
+    fn host_errors(&self) -> ErrorLog {
+        self.errors.clone()
+    }
+
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        let lane = |(first_queue, pair): (u16, &Arc<Mutex<Pair>>)| {
+            Box::new(PairLane {
+                first_queue,
+                pair: Arc::clone(pair),
+                pairs: (first_queue == 0).then(|| Pairs::new(&self.pairs)),
+                max_pairs: self.max_pairs(),
+                mtu: self.mtu,
+                control_queue: None,
+                multi_queue: false,
+                chain: Chain::default(),
+                errors: self.errors.clone(),
+            }) as _
         };
-        let mtu = has(VIRTIO_NET_F_MTU).then_some(self.mtu);
-        for pair in &mut self.pairs {
-            pair.receiver.start(has(VIRTIO_NET_F_MRG_RXBUF), csum, mtu);
-        }
-        // Only the first queue is attached.
-        let Some(Pair { tap, receiver }) = self.pairs.first_mut() else { return };
-        if let Err(error) = tap.set_offloads(offloads) {
-            self.errors.record("set offloads", &error, format_args!("what the guest can take"));
-        }
-        // What arrived before has the shape that an earlier driver could take.
-        for _ in 0..STALE_FRAMES {
-            if !receiver.discard(tap.as_mut()) {
-                break;
-            }
-        }
+        (0..).step_by(usize::from(PAIR)).zip(&self.pairs).map(lane).collect()
     }
-
-    fn stop(&mut self) {
-        // virtio 1.3, 5.1.6.5.6.2: after a reset, packets are for receiveq1 only.
-        self.disable_from(1);
-        self.pairs.iter_mut().for_each(|pair| pair.receiver.stop());
-    }
-
-    fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
-        if self.control_queue == Some(index) {
-            return self.control(index, queue);
-        }
-        let number = usize::from(index / PAIR);
-        let enabled = number < self.enabled;
-        let Self { pairs, chain, errors, .. } = self;
-        let Some(Pair { tap, receiver }) = pairs.get_mut(number) else { return Ok(Turn::default()) };
-        if index.is_multiple_of(PAIR) {
-            return if enabled {
-                receiver.turn(index, queue, chain, tap.as_mut(), errors)
-            } else {
-                Ok(Turn::default())
-            };
-        }
-        queue.suppress_notifications()?;
-        queue.turn(chain, |gate, chain| transmit(gate, index, chain, enabled.then_some(tap.as_mut()), errors))
-    }
-
-    fn host_errors(&mut self) -> Option<&mut HostErrors> {
-        Some(&mut self.errors)
-    }
-
-    fn host_fds(&self) -> Vec<(RawFd, u16)> {
-        (0..)
-            .step_by(usize::from(PAIR))
-            .zip(&self.pairs)
-            .map(|(index, pair)| (pair.tap.fd(), index))
-            .collect()
-    }
-}
-
-/// Sends one frame (virtio 1.3, 5.1.6.2). A frame that the host does not take is lost, as on a wire. So is one on a
-/// pair that is not in use, where a driver "MUST NOT queue packets" (5.1.6.5.6.1): it gets its buffer back.
-fn transmit(
-    gate: &Gate,
-    index: u16,
-    chain: &Chain,
-    tap: Option<&mut dyn Tap>,
-    errors: &mut HostErrors,
-) -> Result<u32, Refusal> {
-    let refuse = || Queue::wrong_direction(index, chain);
-    let len = chain.readable_len();
-    if !chain.writable().is_empty() || len < HEADER_LEN as u64 {
-        return Err(refuse());
-    }
-    if !(MIN_FRAME as u64..=MAX_FRAME as u64).contains(&len) {
-        log::debug!("net: a frame of {len} bytes is too short or too long to send");
-        return Ok(0);
-    }
-    let Some(tap) = tap else {
-        log::debug!("net: a frame on transmit queue {index}, which is not in use");
-        return Ok(0);
-    };
-    match tap.send(&mut parts(chain.readable(), 0, len).slices(gate, &gate.audit().read)) {
-        // What the header says of checksum and segmentation is wrong: the driver's error, and not the host's.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            log::debug!("net: the host does not take a frame of {len} bytes: {error}");
-        }
-        Err(error) => errors.record("send", &error, format_args!("a frame of {len} bytes, which is lost")),
-        Ok(()) => {}
-    }
-    Ok(0)
 }
 
 #[cfg(test)]

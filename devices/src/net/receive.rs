@@ -6,7 +6,7 @@ use std::io;
 use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE};
 
 use super::{ETHERNET_LEN, HEADER_LEN, MAX_FRAME, Tap};
-use crate::HostErrors;
+use crate::ErrorLog;
 use crate::pool::{Gate, PoolRange, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 
@@ -87,7 +87,7 @@ impl Receiver {
         queue: &mut Queue,
         chain: &mut Chain,
         tap: &mut dyn Tap,
-        errors: &mut HostErrors,
+        errors: &ErrorLog,
     ) -> Result<Turn, Refusal> {
         let gate = queue.gate().clone();
         let mut more = true;

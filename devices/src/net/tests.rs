@@ -9,16 +9,16 @@ mod multi_queue;
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 
 use event_manager::{EventManager, SubscriberOps};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::pool::{Reason, Structure};
-use crate::queue::QueueFeatures;
+use crate::queue::{Queue, QueueFeatures};
 use crate::testing::{Desc, INDIRECT_DESC, Memory, Rig};
 use crate::virtio::{EventFds, Worker};
+use crate::waiters::Waiters;
 
 /// VIRTIO_NET_F_MRG_RXBUF.
 const MRG_RXBUF: u64 = 1 << 15;
@@ -443,11 +443,12 @@ fn a_turn_gives_way_after_a_frame() {
     let gate = bench.rig.core.summary().gate.clone();
     let layout = bench.rig.drivers[0].layout;
     let mut queue = Queue::new(&gate, 0, layout.size, layout, QueueFeatures::default()).unwrap();
-    queue.give_way_to(&Arc::new(1.into()));
+    let waiters = Waiters::default();
+    let _waiter = waiters.announce();
+    queue.give_way_to(&waiters);
     let (mut receiver, mut chain) = (receive::Receiver::default(), Chain::default());
     let mut turn = || {
-        let turn =
-            receiver.turn(0, &mut queue, &mut chain, &mut bench.wire.clone(), &mut HostErrors::default());
+        let turn = receiver.turn(0, &mut queue, &mut chain, &mut bench.wire.clone(), &ErrorLog::default());
         turn.unwrap().more
     };
     for head in 0..3 {

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::{AtomicAccess, ByteValued, Bytes, GuestMemoryRegion, MemoryRegionAddress, VolatileSlice};
 
-use super::{Audit, Pool, PoolRange, Reason};
+use super::{Account, Audit, Pool, PoolRange, Reason};
 
-/// A device's way to its pool, with its account. Clones share both.
+/// A way to the pool for one thread of a device, with its account. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Gate {
     pool: Pool,
+    account: Arc<Account>,
     audit: Arc<Audit>,
 }
 
@@ -20,7 +21,13 @@ pub struct Gate {
 impl Gate {
     /// A device's gate to `pool`.
     pub fn new(pool: Pool) -> Self {
-        Self { pool, audit: Arc::default() }
+        let audit = Arc::<Audit>::default();
+        Self { pool, account: audit.open_account(), audit }
+    }
+
+    /// The same gate for another thread of the device, with an account of its own.
+    pub fn for_another_thread(&self) -> Self {
+        Self { account: self.audit.open_account(), ..self.clone() }
     }
 
     /// The device's pool.
@@ -28,7 +35,12 @@ impl Gate {
         &self.pool
     }
 
-    /// The device's account.
+    /// This thread's account.
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// What all of the device's threads did.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
@@ -103,7 +115,7 @@ impl Gate {
         if part.len != size {
             return Err(Reason::Outside);
         }
-        self.audit.rings.add(size);
+        self.account.rings.add(size);
         Ok(part)
     }
 }
@@ -188,6 +200,6 @@ mod tests {
         let range = gate.check(BASE, 10).unwrap();
         assert_eq!(gate.read_obj::<u32>(range, 6), Ok(0));
         assert_eq!(gate.read_obj::<u32>(range, 7), Err(Reason::Outside));
-        assert_eq!(gate.audit().rings.accesses(), 1);
+        assert_eq!(gate.audit().rings().accesses, 1);
     }
 }

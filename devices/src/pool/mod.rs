@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cvmm_firmware::Range;
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
-pub use audit::{Audit, Refusals, Tally};
+pub use audit::{Account, Audit, Moved, Refusals, Tally};
 pub use gate::Gate;
 pub use refusal::{Reason, Refusal, Structure};
 

@@ -175,7 +175,7 @@ impl<'a> Parts<'a> {
         for part in self {
             let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
             let n = gate.slice(part)?.copy_to(rest);
-            gate.audit().read.add(n as u64);
+            gate.account().read.add(n as u64);
             done += n;
         }
         Ok(done)
@@ -189,7 +189,7 @@ impl<'a> Parts<'a> {
             let slice: VolatileSlice<'_> = gate.slice(part)?;
             let n = slice.len().min(rest.len());
             slice.copy_from(rest.get(..n).unwrap_or_default());
-            gate.audit().written.add(n as u64);
+            gate.account().written.add(n as u64);
             done += n;
         }
         Ok(done)

@@ -9,13 +9,13 @@
 mod chain;
 mod descriptor;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 
 pub use chain::{Chain, Parts, parts};
 use descriptor::Table;
 
 use crate::pool::{Gate, PoolRange, Reason, Refusal, Structure};
+use crate::waiters::Waiters;
 
 const DESCRIPTOR_SIZE: u64 = 16;
 /// Offsets in the available ring: flags, idx, ring[] (virtio 1.3, 2.7.6).
@@ -102,8 +102,8 @@ pub struct Queue {
     next_used: u16,
     /// Used index when we last decided about an interrupt.
     signalled_used: u16,
-    /// How many wait for the end of a turn.
-    waiting: Arc<AtomicU32>,
+    /// Those who wait for the end of a turn.
+    waiters: Waiters,
 }
 
 impl Queue {
@@ -143,18 +143,23 @@ impl Queue {
             next_avail: 0,
             next_used: 0,
             signalled_used: 0,
-            waiting: Arc::default(),
+            waiters: Waiters::default(),
         })
     }
 
-    /// From now on, turns end after the request during which somebody began to wait, as `waiting` counts.
-    pub(crate) fn give_way_to(&mut self, waiting: &Arc<AtomicU32>) {
-        self.waiting = Arc::clone(waiting);
+    /// From now on, turns end after the request during which one of `waiters` began to wait.
+    pub(crate) fn give_way_to(&mut self, waiters: &Waiters) {
+        self.waiters = waiters.clone();
+    }
+
+    /// Those who wait for the end of a turn.
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
     }
 
     /// Whether somebody waits for the end of a turn.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.waiters.any()
     }
 
     /// The gate that this queue's buffers pass.

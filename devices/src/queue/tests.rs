@@ -60,7 +60,7 @@ fn refusal_in(
     assert_eq!(turn.unwrap_err(), refusal);
     assert!(before == memory.image(), "the pool was changed");
     let audit = memory.gate.audit();
-    assert_eq!((audit.read.accesses(), audit.written.accesses()), (0, 0));
+    assert_eq!((audit.read().accesses, audit.written().accesses), (0, 0));
     refusal
 }
 

@@ -78,7 +78,7 @@ impl Core {
             refused_offer: None,
             refusal_logged: false,
             queues,
-            handle: Arc::new(Handle::new(name, device, gate, interrupt)),
+            handle: Arc::new(Handle::new(name, device, &gate, interrupt)),
         }
     }
 
@@ -186,7 +186,8 @@ impl Core {
             indirect: self.driver_features & feature::INDIRECT_DESC != 0,
             event_idx: self.driver_features & feature::EVENT_IDX != 0,
         };
-        let (setting_up, gate) = (self.setting_up(), self.gate.clone());
+        let Some(gate) = self.handle.gate(index).cloned() else { return };
+        let setting_up = self.setting_up();
         let Some(setup) = self.setup_mut(index).filter(|setup| setting_up && !setup.enabled) else { return };
         let Ok(index) = u16::try_from(index) else { return };
         match Queue::new(&gate, index, setup.max_size, setup.layout, features) {

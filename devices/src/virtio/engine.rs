@@ -3,13 +3,14 @@
 
 use std::fmt::Debug;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
-use super::DeviceType;
+use super::{DeviceType, Lane};
 use crate::pool::{Gate, Refusal};
 use crate::queue::Queue;
-use crate::{HostError, HostErrors};
+use crate::waiters::{Waiters, lock};
+use crate::{ErrorLog, HostErrors};
 
 /// Interrupts in the abstract. A transport knows what they are on its bus.
 pub trait Interrupt: Debug + Send + Sync {
@@ -32,21 +33,26 @@ impl Queues {
     }
 }
 
-/// What the registers and the worker share of one device.
+/// What the registers and the workers share of one device.
 ///
-/// The engine's lock is held for one bounded turn at a queue, which ends after the request that is under way when somebody
-/// waits for it, so a reset waits for at most that: when the register
-/// write returns, the device no longer touches the driver's memory.
+/// Each lane has an engine of its own, whose lock its worker holds for one bounded turn at a queue. No worker needs
+/// another lane's lock for its turns. A turn ends after the request that is under way when somebody waits for the device, so
+/// a reset, which takes the locks one after the other, waits for at most that: when the register write returns, the device no
+/// longer touches the driver's memory.
 #[derive(Debug)]
 pub struct Handle {
-    engine: Mutex<Engine>,
-    /// How many wait for the engine other than the worker, which takes no turn before they had it: a mutex alone is not
-    /// fair, and a worker with much to do would have it again before any of them has woken up.
-    waiting: Arc<AtomicU32>,
+    engines: Vec<Mutex<Engine>>,
+    /// The gate of each lane.
+    gates: Vec<Gate>,
+    /// The lane of each queue.
+    lanes: Vec<usize>,
+    waiters: Waiters,
+    /// A lane has refused, and waits until no other lane is in a turn.
+    stopping: AtomicBool,
     /// Changes of the configuration space. Odd while the device needs a reset: both change at once.
     config_generation: AtomicU32,
-    gate: Gate,
     interrupt: Arc<dyn Interrupt>,
+    errors: ErrorLog,
     name: String,
 }
 
@@ -54,12 +60,26 @@ impl Handle {
     pub(super) fn new(
         name: &str,
         device: Box<dyn DeviceType>,
-        gate: Gate,
+        gate: &Gate,
         interrupt: Arc<dyn Interrupt>,
     ) -> Self {
-        let engine = Mutex::new(Engine { device, queues: Queues::default(), running: false, dma: true });
-        let (waiting, config_generation) = (Arc::default(), AtomicU32::new(0));
-        Self { engine, waiting, config_generation, gate, interrupt, name: name.into() }
+        let queues = device.max_queue_sizes().len();
+        let lanes = (0u16..).take(queues).map(|queue| device.lane_of(queue)).collect();
+        let errors = device.host_errors();
+        let engine = |lane| Mutex::new(Engine { lane, queues: Queues::default(), running: false, dma: true });
+        let engines: Vec<_> = device.into_lanes().into_iter().map(engine).collect();
+        let more = (1..engines.len()).map(|_| gate.for_another_thread());
+        Self {
+            gates: std::iter::once(gate.clone()).chain(more).collect(),
+            engines,
+            lanes,
+            waiters: Waiters::default(),
+            stopping: AtomicBool::new(false),
+            config_generation: AtomicU32::new(0),
+            interrupt,
+            errors,
+            name: name.into(),
+        }
     }
 
     /// Whether DEVICE_NEEDS_RESET is set.
@@ -75,7 +95,9 @@ impl Handle {
     /// Whether the device may use the driver's memory from now on; it may at first. Returns whether it might before.
     /// When this returns, the device keeps to it.
     pub fn allow_dma(&self, allowed: bool) -> bool {
-        std::mem::replace(&mut self.lock().dma, allowed)
+        let mut before = true;
+        self.each(|_, engine| before = std::mem::replace(&mut engine.dma, allowed));
+        before
     }
 
     /// The device's interrupt.
@@ -83,32 +105,52 @@ impl Handle {
         &*self.interrupt
     }
 
+    /// The gate of the lane that serves this queue.
+    pub(super) fn gate(&self, queue: u32) -> Option<&Gate> {
+        self.gates.get(*self.lanes.get(usize::try_from(queue).ok()?)?)
+    }
+
+    /// Number of the lane that serves this queue.
+    pub(super) fn lane_of(&self, queue: u16) -> Option<usize> {
+        self.lanes.get(usize::from(queue)).copied()
+    }
+
     /// Starts the device on `queues`: DRIVER_OK. A device that needs a reset does not start.
     pub(super) fn start(&self, features: u64, mut queues: Vec<Option<Queue>>) {
-        queues.iter_mut().flatten().for_each(|queue| queue.give_way_to(&self.waiting));
-        let mut engine = self.lock();
-        if !self.needs_reset() {
-            engine.queues = Queues(queues);
-            engine.device.start(features);
+        queues.iter_mut().flatten().for_each(|queue| queue.give_way_to(&self.waiters));
+        self.each(|lane, engine| {
+            if self.needs_reset() {
+                return;
+            }
+            let own = queues.iter_mut().zip(&self.lanes);
+            let own = own.map(|(queue, of)| queue.take_if(|_| *of == lane)).collect();
+            engine.queues = Queues(own);
+            engine.lane.start(features);
             engine.running = true;
-            self.tell(engine.device.as_mut());
-        }
+        });
+        self.errors.tell(&self.name);
     }
 
     /// Stops one queue for good.
     pub(super) fn stop_queue(&self, index: u16) {
-        if let Some(queue) = self.lock().queues.0.get_mut(usize::from(index)) {
-            *queue = None;
+        let engine = self.lane_of(index).and_then(|lane| self.engines.get(lane));
+        let engine = engine.map(|engine| self.waiters.lock(engine));
+        if let Some(queue) = engine.and_then(|mut engine| engine.queues.0.get_mut(usize::from(index))?.take())
+        {
+            drop(queue);
         }
     }
 
     /// Device reset. When it returns, the device has let go of all queues and buffers.
     pub(super) fn reset(&self) {
-        let mut engine = self.lock();
-        engine.running = false;
-        engine.queues.0.clear();
-        engine.device.stop();
-        self.tell(engine.device.as_mut());
+        self.each(|_, engine| {
+            engine.running = false;
+            engine.queues.0.clear();
+            engine.lane.stop();
+        });
+        self.errors.tell(&self.name);
+        // No lane runs, so none refuses meanwhile.
+        self.stopping.store(false, Ordering::Release);
         self.set_needs_reset(false);
         self.interrupt.reset();
     }
@@ -116,12 +158,29 @@ impl Handle {
     /// Stops the device because of `refusal`: the record, DEVICE_NEEDS_RESET, a configuration change notification
     /// (virtio 1.3, 2.1.2).
     pub(super) fn refuse(&self, refusal: Refusal) {
-        // A hostile driver can do this for ever; the record counts on, the log does not.
-        if self.gate.audit().refuse(refusal) {
-            log::warn!("{}: stopped until the driver resets it, after a refusal: {refusal}", self.name);
-        }
+        self.record(refusal);
         self.set_needs_reset(true);
         self.interrupt.config_change();
+    }
+
+    fn record(&self, refusal: Refusal) {
+        // A hostile driver can do this for ever; the record counts on, the log does not.
+        if self.gates.first().is_some_and(|gate| gate.audit().refuse(refusal)) {
+            log::warn!("{}: stopped until the driver resets it, after a refusal: {refusal}", self.name);
+        }
+    }
+
+    /// Stops the device because of a refusal in a turn of `lane`, whose lock the caller holds. When the driver sees
+    /// DEVICE_NEEDS_RESET, no other lane is in a turn, either.
+    fn refuse_in_turn(&self, lane: usize, refusal: Refusal) {
+        // Of two lanes that refuse at a time, the second does not wait: the first waits for it.
+        if self.stopping.swap(true, Ordering::AcqRel) {
+            return self.record(refusal);
+        }
+        for (_, other) in self.engines.iter().enumerate().filter(|(other, _)| *other != lane) {
+            drop(self.waiters.lock(other));
+        }
+        self.refuse(refusal);
     }
 
     fn set_needs_reset(&self, needed: bool) {
@@ -133,17 +192,20 @@ impl Handle {
 
     /// One turn at the queue with this `index`. `true` if there is more to do at once.
     pub fn serve(&self, index: u16) -> bool {
-        if self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.waiters.any() {
             std::thread::yield_now();
             return true;
         }
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        let Engine { device, queues, running, dma } = &mut *engine;
-        if !*running || !*dma || self.needs_reset() {
+        let Some(lane) = self.lane_of(index) else { return false };
+        let Some(engine) = self.engines.get(lane) else { return false };
+        let mut engine = lock(engine);
+        let stopped = self.stopping.load(Ordering::Acquire) || self.needs_reset();
+        if !engine.running || !engine.dma || stopped {
             return false;
         }
+        let Engine { lane: device, queues, .. } = &mut *engine;
         let served = device.serve(index, queues);
-        self.tell(device.as_mut());
+        self.errors.tell(&self.name);
         match served {
             Ok(turn) => {
                 if turn.interrupt {
@@ -152,54 +214,42 @@ impl Handle {
                 turn.more
             }
             Err(refusal) => {
-                *running = false;
+                engine.running = false;
                 // What was served before is the driver's: let it know.
                 self.interrupt.used_buffer(index);
-                self.refuse(refusal);
+                self.refuse_in_turn(lane, refusal);
                 false
             }
         }
     }
 
-    /// Logs what is new among the host's errors.
-    fn tell(&self, device: &mut dyn DeviceType) {
-        for news in device.host_errors().map(HostErrors::news).unwrap_or_default() {
-            let HostError { operation, error, place, .. } = news;
-            log::error!(
-                "{}: {operation}, {place}: {error}; later errors of this kind are only counted",
-                self.name
-            );
-        }
-    }
-
     /// What went wrong on the host's side so far.
     pub(super) fn host_errors(&self) -> HostErrors {
-        self.lock().device.host_errors().cloned().unwrap_or_default()
+        self.errors.all()
     }
 
     pub(super) fn host_fds(&self) -> Vec<(RawFd, u16)> {
-        self.lock().device.host_fds()
+        self.engines.iter().flat_map(|engine| self.waiters.lock(engine).lane.host_fds()).collect()
     }
 
-    /// How many wait for the engine.
+    /// How many wait for an engine.
     #[cfg(test)]
     pub(crate) fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::SeqCst)
+        self.waiters.count()
     }
 
-    /// The engine, between two turns.
-    fn lock(&self) -> MutexGuard<'_, Engine> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        engine
+    /// Changes each lane's engine, between two of its turns.
+    fn each(&self, mut change: impl FnMut(usize, &mut Engine)) {
+        // All turns end, not one after the other.
+        let _waiter = self.waiters.announce();
+        self.engines.iter().enumerate().for_each(|(lane, engine)| change(lane, &mut lock(engine)));
     }
 }
 
-/// A device type and the queues it runs on.
+/// A lane and the queues it runs on.
 #[derive(Debug)]
 pub struct Engine {
-    device: Box<dyn DeviceType>,
+    lane: Box<dyn Lane>,
     queues: Queues,
     running: bool,
     /// The device may use the driver's memory.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Virtio devices: what a device type is, and what every device has in common.
 //!
-//! A [`DeviceType`] (blk, net, rng) knows queues and its configuration space. [`Core`] owns status, features and
-//! queue set-up, for every transport; what is enforced, is enforced there. [`mmio`] is a register layout over it.
-//! [`Engine`] runs the device type on its queues, and [`Worker`] drives the engine from an event loop, off the vCPU
-//! threads.
+//! A [`DeviceType`] (blk, net, rng) knows its features and its configuration space, and has a [`Lane`] for each thread that
+//! serves queues of it. [`Core`] owns status, features and queue set-up, for every transport; what is enforced, is enforced
+//! there. [`mmio`] is a register layout over it. An [`Engine`] runs a lane on its queues, and a [`Worker`] drives it from an
+//! event loop, off the vCPU threads.
 
 mod core;
 mod engine;
@@ -21,7 +21,7 @@ pub use engine::{Engine, Handle, Interrupt, Queues};
 pub use restricted::{RESTRICTED_DMA, RestrictedDma};
 pub use worker::{EventFds, Worker};
 
-use crate::HostErrors;
+use crate::ErrorLog;
 use crate::pool::Refusal;
 use crate::queue::{Turn, area_lengths};
 use std::os::fd::RawFd;
@@ -116,6 +116,22 @@ pub trait DeviceType: Debug + Send {
     /// The configuration space. It is read once.
     fn config_space(&self) -> Vec<u8>;
 
+    /// Number of the lane that serves the queue with this index.
+    fn lane_of(&self, _queue: u16) -> usize {
+        0
+    }
+
+    /// The record of what went wrong on the host's side.
+    fn host_errors(&self) -> ErrorLog {
+        ErrorLog::default()
+    }
+
+    /// Takes the device apart, into its lanes.
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>>;
+}
+
+/// What serves some of a device's queues, on a thread of its own.
+pub trait Lane: Debug + Send {
     /// The driver is ready (DRIVER_OK) and has accepted `features`.
     fn start(&mut self, features: u64);
 
@@ -125,17 +141,12 @@ pub trait DeviceType: Debug + Send {
     /// One bounded turn at the queue with this `index`, which the driver has filled.
     ///
     /// # Errors
-    /// What the device refused. It is then stopped until the driver resets it.
+    /// What the lane refused. The device is then stopped until the driver resets it.
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal>;
 
-    /// Files on the host side whose readiness is work for this device, each with the queue that is then served.
+    /// Files on the host side whose readiness is work for this lane, each with the queue that is then served.
     fn host_fds(&self) -> Vec<(RawFd, u16)> {
         Vec::new()
-    }
-
-    /// What went wrong on the host's side.
-    fn host_errors(&mut self) -> Option<&mut HostErrors> {
-        None
     }
 }
 

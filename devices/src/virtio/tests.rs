@@ -64,6 +64,12 @@ impl DeviceType for Toy {
     fn config_space(&self) -> Vec<u8> {
         (1..=10).collect()
     }
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        vec![self]
+    }
+}
+
+impl Lane for Toy {
     fn start(&mut self, features: u64) {
         self.calls.lock().unwrap().push(Call::Start(features));
     }

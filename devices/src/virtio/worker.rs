@@ -43,17 +43,41 @@ impl EventFds {
     }
 }
 
-/// A device's subscriber.
+/// Serves queues of a device from an event loop.
 #[derive(Debug)]
 pub struct Worker {
     handle: Arc<Handle>,
     notifications: Arc<EventFds>,
+    /// Indices of the queues that it serves.
+    queues: Vec<u16>,
 }
 
 impl Worker {
-    /// The worker of the device behind `handle`, woken through `notifications`.
+    /// The worker of all queues of the device behind `handle`, woken through `notifications`.
     pub fn new(handle: Arc<Handle>, notifications: Arc<EventFds>) -> Self {
-        Self { handle, notifications }
+        let queues = (0..).zip(notifications.iter()).map(|(index, _)| index).collect();
+        Self { handle, notifications, queues }
+    }
+
+    /// A worker for each lane of the device, to run on threads of their own.
+    pub fn split(self) -> Vec<Self> {
+        let Self { handle, notifications, queues } = self;
+        let mut workers: Vec<Self> = Vec::new();
+        for index in queues {
+            let lane = handle.lane_of(index);
+            let of_lane = |worker: &&mut Self| {
+                worker.queues.first().is_some_and(|first| handle.lane_of(*first) == lane)
+            };
+            match workers.iter_mut().find(of_lane) {
+                Some(worker) => worker.queues.push(index),
+                None => workers.push(Self {
+                    handle: Arc::clone(&handle),
+                    notifications: Arc::clone(&notifications),
+                    queues: vec![index],
+                }),
+            }
+        }
+        workers
     }
 
     /// Turns are bounded; a queue that is not empty afterwards gets its next turn through the event loop, so that
@@ -83,10 +107,13 @@ impl MutEventSubscriber for Worker {
                 log::error!("the device's event loop failed: {error}");
             }
         };
-        for (index, fd) in (0u32..).zip(self.notifications.iter()) {
-            add(Events::with_data(fd, index, EventSet::IN));
+        for (index, fd) in (0u16..).zip(self.notifications.iter()) {
+            if self.queues.contains(&index) {
+                add(Events::with_data(fd, index.into(), EventSet::IN));
+            }
         }
-        for (fd, index) in self.handle.host_fds() {
+        for (fd, index) in self.handle.host_fds().into_iter().filter(|(_, index)| self.queues.contains(index))
+        {
             // Edge-triggered: while the driver gives us no buffers, a readable file must not keep the loop busy.
             let data = HOST | u32::from(index);
             add(Events::with_data_raw(fd, data, EventSet::IN | EventSet::EDGE_TRIGGERED));

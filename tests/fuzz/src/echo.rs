@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use cvmm_devices::pool::Refusal;
 use cvmm_devices::queue::{self as real, parts};
-use cvmm_devices::virtio::{DeviceType, Kind, Queues};
+use cvmm_devices::virtio::{DeviceType, Kind, Lane, Queues};
 
 use crate::memory::Shadow;
 use crate::spec::queue::{Broken, Chain, gather, scatter, total};
@@ -53,6 +53,12 @@ impl DeviceType for Echo {
     fn config_space(&self) -> Vec<u8> {
         CONFIG.to_vec()
     }
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        vec![self]
+    }
+}
+
+impl Lane for Echo {
     fn start(&mut self, _features: u64) {}
 
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<real::Turn, Refusal> {

@@ -120,10 +120,10 @@ impl Session {
     ) {
         let index = queue % u8::try_from(self.queues.len().max(1)).expect("few");
         self.take_interrupts();
-        let (refusals, rings) = (self.refusals(), self.memory.gate().audit().rings.accesses());
+        let (refusals, rings) = (self.refusals(), self.memory.gate().audit().rings().accesses);
         let more = self.core.handle().serve(index.into());
         let interrupts = self.take_interrupts();
-        let steps = self.memory.gate().audit().rings.accesses() - rings;
+        let steps = self.memory.gate().audit().rings().accesses - rings;
         let size = u64::from(self.max_size);
         assert!(steps <= 70 * (size + 12), "{steps} ring accesses in a turn");
         let turn = match (self.broken, &mut self.queues[usize::from(index)]) {

@@ -131,7 +131,7 @@ impl FileDisk {
     }
 
     /// Zeros in a part of a block device. Blocks that the part has not all of are written.
-    fn zero_device(&mut self, blocks: Blocks, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+    fn zero_device(&self, blocks: Blocks, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         let end = offset + len;
         let Some((start, whole)) = whole_blocks(blocks, offset, len) else {
             return self.write_zeros(offset, len);
@@ -151,7 +151,7 @@ impl FileDisk {
     }
 
     /// Writes zeros, for a part of some block.
-    fn write_zeros(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
         let mut zeros = [0; 512];
         let mut done = 0;
         while done < len {
@@ -199,7 +199,7 @@ impl Disk for FileDisk {
         self.can_punch
     }
 
-    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         let fd = self.image.file.as_raw_fd();
         transfer_all(to, |vectors, done| {
             let at = position(offset + done)?;
@@ -209,11 +209,7 @@ impl Disk for FileDisk {
         })
     }
 
-    fn write_at(
-        &mut self,
-        offset: u64,
-        from: &mut dyn Iterator<Item = VolatileSlice<'_>>,
-    ) -> io::Result<u64> {
+    fn write_at(&self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         let fd = self.image.file.as_raw_fd();
         transfer_all(from, |vectors, done| {
             let at = position(offset + done)?;
@@ -224,7 +220,7 @@ impl Disk for FileDisk {
         })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.image.flush()
     }
 
@@ -232,7 +228,7 @@ impl Disk for FileDisk {
         self.blocks.unwrap_or_default()
     }
 
-    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.ensure_long(offset + len)?;
         let Some(blocks) = self.blocks else {
             return Ok(self.fallocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, offset, len)?);
@@ -244,7 +240,7 @@ impl Disk for FileDisk {
         }
     }
 
-    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.ensure_long(offset + len)?;
         match self.blocks {
             Some(blocks) => self.zero_device(blocks, offset, len, unmap),

@@ -86,7 +86,7 @@ pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
         DeviceKind::Blk { path, read_only, raw, serial, queues } => {
             let disk = FileDisk::open(path, *read_only, *raw).map_err(wrong)?;
             let image = Arc::clone(disk.image());
-            let device = Box::new(Blk::new(Box::new(disk), serial, pool_size, *queues));
+            let device = Box::new(Blk::new(Arc::new(disk), serial, pool_size, *queues));
             Ok(Opened { device, disk: (!read_only).then_some(image), is_down: false })
         }
         DeviceKind::Net { tap, mac, queues } => {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One thread a device: slow storage behind one does not hold up the others, nor a vCPU.
+//! A thread for each lane of a device: a queue of a disk, a pair of queues of a network device. Slow storage behind one does
+//! not hold up the others, nor a vCPU.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,8 +43,22 @@ impl MutEventSubscriber for Waker {
 }
 
 impl IoThread {
-    /// Starts the thread of the device `name`, confined.
-    pub fn start(
+    /// Starts a thread for each lane of the device `name`, which `worker` serves as a whole.
+    pub fn start_all(
+        (name, kind): (&str, Kind),
+        worker: Worker,
+        exit: &Arc<ExitRequest>,
+        sandbox: &Sandbox,
+    ) -> Result<Vec<Self>> {
+        let name = |lane| if lane == 0 { name.to_owned() } else { format!("{name}.{lane}") };
+        let workers = worker.split().into_iter().enumerate();
+        workers
+            .map(|(lane, worker)| Self::start((&name(lane), kind), worker, Arc::clone(exit), sandbox))
+            .collect()
+    }
+
+    /// Starts the thread `name` of a device, confined.
+    fn start(
         (name, kind): (&str, Kind),
         worker: Worker,
         exit: Arc<ExitRequest>,

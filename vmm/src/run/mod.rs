@@ -147,15 +147,11 @@ impl Guest {
 
         // All is open. Nothing runs on behalf of the guest before each thread is confined.
         let sandbox = if config.sandbox { exit.sandbox()? } else { Sandbox::off() };
-        let io = vm
-            .devices
-            .iter()
-            .zip(workers)
-            .map(|(device, worker)| {
-                let kind = device.transport.with_core(|core| core.summary().kind);
-                IoThread::start((&device.name, kind), worker, Arc::clone(&exit), &sandbox)
-            })
-            .collect::<Result<_>>()?;
+        let mut io = Vec::new();
+        for (device, worker) in vm.devices.iter().zip(workers) {
+            let kind = device.transport.with_core(cvmm_devices::virtio::Core::kind);
+            io.extend(IoThread::start_all((&device.name, kind), worker, &exit, &sandbox)?);
+        }
         let prefault = Prefault::start(&vm.pools, &sandbox)?;
         let register_page = RegisterPage::open(&vm, machine.system.uart.0, &sandbox)?;
         let moves_memory = machine.virtio.iter().any(|device| device.own_memory().is_some());

@@ -170,9 +170,9 @@ fn each_thread_has_the_calls_of_its_kind_only() {
         ("KVM_SET_USER_MEMORY_REGION", libc::SYS_ioctl, [none, KVM_SET_USER_MEMORY_REGION, 0], &["uart"]),
         ("TUNSETQUEUE", libc::SYS_ioctl, [none, TUNSETQUEUE, 0], &["vcpu0", "net0"]),
         ("TCSETS", libc::SYS_ioctl, [none, TCSETS, 0], &["cvmm"]),
-        ("pwritev", libc::SYS_pwritev, [none, 0, 0], &["blk0"]),
-        ("fallocate", libc::SYS_fallocate, [none, 0, 0], &["blk0"]),
-        ("fdatasync", libc::SYS_fdatasync, [none, 0, 0], &["blk0", "cvmm"]),
+        ("pwritev", libc::SYS_pwritev, [none, 0, 0], &["blk0", "blk0.1"]),
+        ("fallocate", libc::SYS_fallocate, [none, 0, 0], &["blk0", "blk0.1"]),
+        ("fdatasync", libc::SYS_fdatasync, [none, 0, 0], &["blk0", "blk0.1", "cvmm"]),
         ("epoll_ctl", libc::SYS_epoll_ctl, [none, 0, 0], &["cvmm"]),
     ] {
         for name in run.threads() {

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::common::{LOOP, cvmm, elf, kvm, ran, wait_for_end, wait_until};
 use crate::place;
 
-/// cvmm with a disk, an entropy device and a terminal.
+/// cvmm with a disk of two queues, an entropy device and a terminal.
 pub struct Run {
     pub child: Child,
     pty: OpenptyResult,
@@ -42,7 +42,7 @@ impl Run {
         let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
         let child = cvmm("run")
             .current_dir(dir.path())
-            .args(["--kernel", "kernel", "--blk", "path=disk", "--rng"])
+            .args(["--kernel", "kernel", "--blk", "path=disk,queues=2", "--rng"])
             .args(["--report", "report"])
             .args(options)
             .stdin(input.map_or_else(terminal, |input| Stdio::from(input.try_clone().unwrap())))
@@ -50,7 +50,7 @@ impl Run {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Some(Self { child, pty, dir, threads: vec!["cvmm", "vcpu0", "blk0", "rng0", "uart"] })
+        Some(Self { child, pty, dir, threads: vec!["cvmm", "vcpu0", "blk0", "blk0.1", "rng0", "uart"] })
     }
 
     /// A guest that loops, and beside the above a network device, where a tap can be made.
@@ -62,7 +62,7 @@ impl Run {
         Some(run)
     }
 
-    /// A thread of each kind that there is; the main thread has the name of the program.
+    /// A thread of each kind that there is, and one for each queue of the disk; the main thread has the name of the program.
     pub fn threads(&self) -> &[&'static str] {
         &self.threads
     }

@@ -12,9 +12,10 @@ const EVENT_IDX: u64 = 1 << 29;
 #[test]
 fn several_queues_are_offered_if_there_are_several() {
     for (queues, offered, num_queues) in [(0, 1, 0), (1, 1, 0), (2, 2, 2), (0x102, 0x102, 0x102)] {
-        let blk = Blk::new(Box::new(Shared::new()), "", 1 << 20, queues);
+        let blk = Blk::new(Arc::new(Shared::new()), "", 1 << 20, queues);
         assert_eq!(blk.max_queue_sizes(), vec![256; offered]);
         assert_eq!(blk.features() & MQ != 0, num_queues != 0);
+        assert!((0..2).all(|queue| blk.lane_of(queue) == usize::from(queue)), "a lane for each");
         let config = blk.config_space();
         assert_eq!(u16::from_le_bytes([config[34], config[35]]), num_queues);
         assert_eq!((config[32], config[33], config.len()), (0, 0, 60), "writeback, unused0");

@@ -51,7 +51,7 @@ fn a_request_is_read_once() {
         assert_eq!(bench.ask(kind, 0, out, wanted).status, OK);
         let summary = bench.rig.core.summary();
         let audit = summary.gate.audit();
-        assert_eq!((audit.read.bytes(), audit.written.bytes()), (read, u64::from(wanted) + 1), "{kind}");
+        assert_eq!((audit.read().bytes, audit.written().bytes), (read, u64::from(wanted) + 1), "{kind}");
     }
 }
 
@@ -64,7 +64,7 @@ fn the_id_is_padded_or_cut_to_20_bytes() {
         ("exactly twenty bytes", b"exactly twenty bytes"),
         ("more than twenty bytes", b"more than twenty byt"),
     ] {
-        let blk = Blk::new(Box::new(Shared::new()), serial, 1 << 20, 1);
+        let blk = Blk::new(Arc::new(Shared::new()), serial, 1 << 20, 1);
         let mut bench = Bench { rig: Rig::start(Memory::new(), Box::new(blk), F_FLUSH), disk: Shared::new() };
         let answer = bench.ask(GET_ID, 0, &[], 20);
         assert_eq!(answer, Answer { status: OK, data: id.to_vec(), used_len: 21 });
@@ -275,7 +275,7 @@ fn a_request_with_one_bad_buffer_moves_nothing() {
     let chain = [Desc::readable(at, 16), Desc::readable(buffer, 512), Desc::writable(memory.end(), 1)];
     bench.rig.drivers[0].chain(&chain);
     bench.rig.assert_refused(0);
-    assert_eq!(memory.gate.audit().read.bytes(), 0);
+    assert_eq!(memory.gate.audit().read().bytes, 0);
     assert_eq!(bench.disk.calls(), []);
 }
 

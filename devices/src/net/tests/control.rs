@@ -49,7 +49,7 @@ fn a_command_is_read_once() {
     assert_eq!(multi.command(CONTROL, &[4, 0, 3, 0]), OK);
     let summary = multi.rig.core.summary();
     let audit = summary.gate.audit();
-    assert_eq!((audit.read.bytes(), audit.written.bytes()), (4, 1));
+    assert_eq!((audit.read().bytes, audit.written().bytes), (4, 1));
 }
 
 /// 2.7.4.1, 5.1.6.5: a command may be cut anywhere, and `ack` is the first byte that the device writes.

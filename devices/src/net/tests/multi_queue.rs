@@ -121,7 +121,11 @@ fn several_pairs_are_offered_if_there_are_several() {
     assert_eq!(three.features(), one.features() | CTRL_VQ | MQ);
     assert_eq!(three.config_space()[..10], [2, 0, 0, 1, 2, 3, 0, 0, 3, 0]);
     let fds: Vec<_> = wires.iter().map(|wire| wire.1.as_raw_fd()).collect();
-    assert_eq!(three.host_fds(), [(fds[0], 0), (fds[1], 2), (fds[2], 4)]);
+    // A lane for each pair; the control queue is the first one's.
+    assert_eq!((0..7).map(|queue| three.lane_of(queue)).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2, 0]);
+    let lanes = Box::new(three).into_lanes();
+    let host_fds: Vec<_> = lanes.iter().map(|lane| lane.host_fds()).collect();
+    assert_eq!(host_fds, [[(fds[0], 0)], [(fds[1], 2)], [(fds[2], 4)]]);
     // Not to be had from the options, and no reason to panic.
     assert!(net(&[]).max_queue_sizes().is_empty());
 }

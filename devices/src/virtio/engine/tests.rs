@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The worker gives way to those who wait for the engine, and loses nothing by it.
+//! The worker gives way to those who wait for the engine, and loses nothing by it. Lanes work at the same time, and stop
+//! together.
+
+mod lanes;
 
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
@@ -42,6 +45,12 @@ impl DeviceType for Busy {
     fn config_space(&self) -> Vec<u8> {
         Vec::new()
     }
+    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        vec![self]
+    }
+}
+
+impl Lane for Busy {
     fn start(&mut self, _features: u64) {}
     fn serve(&mut self, index: u16, _queues: &mut Queues) -> Result<Turn, Refusal> {
         let left = self.left.load(Ordering::SeqCst).saturating_sub(u32::from(index == 0));
@@ -61,7 +70,7 @@ fn work_that_gives_way_is_done_afterwards() {
         let (left, host) = (Arc::new(AtomicU32::new(TURNS)), EventFd::new(EFD_NONBLOCK).unwrap());
         let device = Busy { left: left.clone(), host: host.try_clone().unwrap() };
         let (gate, interrupts) = (Memory::new().gate.clone(), Arc::<Interrupts>::default());
-        let handle = Arc::new(Handle::new("busy", Box::new(device), gate, interrupts));
+        let handle = Arc::new(Handle::new("busy", Box::new(device), &gate, interrupts));
         handle.start(0, Vec::new());
         let notifications = Arc::new(EventFds::new(2).unwrap());
         let mut events = Loop::new(Worker::new(handle.clone(), notifications.clone()));
@@ -69,10 +78,10 @@ fn work_that_gives_way_is_done_afterwards() {
             let (passed, has_passed) = channel();
             let (go_on, goes_on) = channel();
             // As if a turn at queue 1 were under way.
-            let turn = handle.engine.lock().unwrap();
+            let turn = handle.engines[0].lock().unwrap();
             let vcpu = scope.spawn(|| handle.stop_queue(1));
             let deadline = Instant::now() + LIMIT;
-            while handle.waiting.load(Ordering::SeqCst) == 0 {
+            while handle.waiting() == 0 {
                 assert!(Instant::now() < deadline, "the vCPU does not wait");
                 thread::yield_now();
             }

@@ -14,8 +14,8 @@ use super::*;
 use crate::rng::Rng;
 use crate::testing::pci::{BUS_MASTER, FUNCTION_MASK, INTERRUPT_DISABLE, MEMORY, MSIX_ENABLE};
 use crate::testing::{Memory, PciDriver, PciIntx, PciMachine, PciMsix, Told, Transport};
-use crate::virtio::DeviceType;
 use crate::virtio::tests::{Bench, Call, Toy};
+use crate::virtio::{DeviceType, Lane};
 
 impl<T> std::ops::Deref for Bench<T> {
     type Target = T;
@@ -134,6 +134,11 @@ fn a_device_with_too_many_queues_does_not_fit() {
         fn config_space(&self) -> Vec<u8> {
             vec![7; 8]
         }
+        fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+            vec![self]
+        }
+    }
+    impl Lane for Wide {
         fn start(&mut self, _features: u64) {}
         fn serve(
             &mut self,

@@ -76,7 +76,7 @@ impl Disk for Sectors {
     fn can_punch(&self) -> bool {
         false
     }
-    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         let (bytes, mut at) = (self.0.lock().unwrap(), usize::try_from(offset).unwrap());
         for slice in to {
             slice.copy_from(&bytes[at..at + slice.len()]);
@@ -84,11 +84,7 @@ impl Disk for Sectors {
         }
         Ok(at as u64 - offset)
     }
-    fn write_at(
-        &mut self,
-        offset: u64,
-        from: &mut dyn Iterator<Item = VolatileSlice<'_>>,
-    ) -> io::Result<u64> {
+    fn write_at(&self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         let (mut bytes, mut at) = (self.0.lock().unwrap(), usize::try_from(offset).unwrap());
         for slice in from {
             let end = at + slice.len();
@@ -97,13 +93,13 @@ impl Disk for Sectors {
         }
         Ok(at as u64 - offset)
     }
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         Ok(())
     }
-    fn discard(&mut self, _offset: u64, _len: u64) -> io::Result<()> {
+    fn discard(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
     }
-    fn write_zeroes(&mut self, _offset: u64, _len: u64, _unmap: bool) -> io::Result<()> {
+    fn write_zeroes(&self, _offset: u64, _len: u64, _unmap: bool) -> io::Result<()> {
         Ok(())
     }
 }
@@ -111,7 +107,7 @@ impl Disk for Sectors {
 /// 5.2.4: capacity in sectors; 5.2.6: type, sector, data, status.
 fn a_block_device_reads_and_writes<T: Transport>() {
     let disk = Sectors(Arc::new(Mutex::new(vec![0x11; 8 * 512])));
-    let mut blk = Started::<T>::new(Box::new(Blk::new(Box::new(disk.clone()), "serial", 1 << 20, 1)), 1);
+    let mut blk = Started::<T>::new(Box::new(Blk::new(Arc::new(disk.clone()), "serial", 1 << 20, 1)), 1);
     assert_eq!(blk.transport.device_id(), 2);
     let mut capacity = [0; 8];
     blk.transport.read_config(0, &mut capacity);

@@ -129,24 +129,20 @@ impl Disk for MemoryDisk {
     fn can_punch(&self) -> bool {
         self.0.lock().unwrap().can_punch
     }
-    fn read_at(&mut self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
+    fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.transfer(offset, to, |disk, slice| slice.copy_from(disk))
     }
-    fn write_at(
-        &mut self,
-        offset: u64,
-        from: &mut dyn Iterator<Item = VolatileSlice<'_>>,
-    ) -> io::Result<u64> {
+    fn write_at(&self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
         self.transfer(offset, from, |disk, slice| _ = slice.copy_to(disk))
     }
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&self) -> io::Result<()> {
         self.0.lock().unwrap().flushes += 1;
         Ok(())
     }
-    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.write_zeroes(offset, len, true)
     }
-    fn write_zeroes(&mut self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
+    fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> io::Result<()> {
         let mut disk = self.0.lock().unwrap();
         if disk.fault == Fault::Error {
             return Err(io::Error::other("made up"));
@@ -161,7 +157,7 @@ pub fn run(data: &[u8]) {
     let Ok(input) = Input::arbitrary_take_rest(Unstructured::new(data)) else { return };
     let mut model = Contents::new(input.read_only, input.can_punch);
     let disk = MemoryDisk(Arc::new(Mutex::new(model.clone())));
-    let mut session = Session::new(|_| Box::new(Blk::new(Box::new(disk.clone()), SERIAL, SIZE, 2)));
+    let mut session = Session::new(|_| Box::new(Blk::new(Arc::new(disk.clone()), SERIAL, SIZE, 2)));
     let mut features = session.start(&input.start, &[FLUSH]);
     for act in input.acts.iter().take(MAX_ACTS) {
         session.driver.act(&mut session.memory, act);

@@ -30,21 +30,21 @@ fn only_whole_sectors_make_a_disk() {
 #[test]
 fn data_written_is_read_back_and_a_truncated_disk_is_short() {
     let image = image(4096);
-    let mut disk = FileDisk::open(image.path(), false, false).unwrap();
+    let disk = FileDisk::open(image.path(), false, false).unwrap();
     let (mut a, mut b) = ([1u8; 600], [2u8; 424]);
     let mut from = [VolatileSlice::from(&mut a[..]), VolatileSlice::from(&mut b[..])].into_iter();
     assert_eq!(disk.write_at(512, &mut from).unwrap(), 1024);
-    let read = |disk: &mut FileDisk| {
+    let read = |disk: &FileDisk| {
         let mut back = [0u8; 2048];
         let done = disk.read_at(0, &mut [VolatileSlice::from(&mut back[..])].into_iter()).unwrap();
         (done, back)
     };
-    let (done, back) = read(&mut disk);
+    let (done, back) = read(&disk);
     assert_eq!(done, 2048);
     assert_eq!((back[511], back[512], back[1111], back[1112], back[1535], back[1536]), (7, 1, 1, 2, 2, 7));
     image.as_file().set_len(1000).unwrap();
-    assert_eq!(read(&mut disk).0, 1000);
-    let mut write = |offset| {
+    assert_eq!(read(&disk).0, 1000);
+    let write = |offset| {
         let mut bytes = [3u8; 512];
         disk.write_at(offset, &mut [VolatileSlice::from(&mut bytes[..])].into_iter())
     };
@@ -65,8 +65,7 @@ fn a_flush_reaches_the_file() {
     let (_reader, writer) = std::io::pipe().unwrap();
     let file = File::from(std::os::fd::OwnedFd::from(writer));
     let unflushable = Image::new(file, Path::new("pipe"));
-    let mut pipe =
-        FileDisk { image: unflushable, size: 512, read_only: false, can_punch: false, blocks: None };
+    let pipe = FileDisk { image: unflushable, size: 512, read_only: false, can_punch: false, blocks: None };
     assert!(pipe.flush().is_err());
     assert!(FileDisk::open(image(512).path(), false, false).unwrap().flush().is_ok());
 }
@@ -74,7 +73,7 @@ fn a_flush_reaches_the_file() {
 #[test]
 fn zeroes_and_holes_read_as_zeros() {
     let image = image(3 * 4096);
-    let mut disk = FileDisk::open(image.path(), false, false).unwrap();
+    let disk = FileDisk::open(image.path(), false, false).unwrap();
     assert!(disk.can_punch(), "the temporary directory's file system makes holes");
     disk.write_zeroes(0, 4096, false).unwrap();
     disk.write_zeroes(4096, 4096, true).unwrap();

@@ -41,9 +41,9 @@ fn a_stopped_queue_is_left_alone_and_the_other_goes_on() {
     bench.write(QUEUE_SEL, 0);
     bench.write(QUEUE_READY, 0);
     assert_eq!(bench.read(QUEUE_READY), 0);
-    let rings = bench.memory.gate.audit().rings.accesses();
+    let rings = bench.memory.gate.audit().rings().accesses;
     assert_eq!(bench.request(0), []);
-    assert_eq!(bench.memory.gate.audit().rings.accesses(), rings);
+    assert_eq!(bench.memory.gate.audit().rings().accesses, rings);
     assert_eq!(bench.request(1), [(0, 4)]);
     assert_eq!(bench.read(STATUS), 15);
     bench.assert_works_after_reset();
