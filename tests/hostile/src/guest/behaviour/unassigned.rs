@@ -72,6 +72,9 @@ pub(super) const ROWS: &[Row] = &[
         clause: ONES,
         run: |stage| {
             let (hardware, uart) = (stage.machine.hardware, stage.machine.uart);
+            // Until the guest asks for interrupts, it reads the UART's registers in memory, of any width.
+            hardware.write(uart + 1, 1u8);
+            hardware.write(uart + 1, 0u8);
             // Each of these would end the run if the part of it that is there were written. None crosses a page: KVM makes two
             // accesses of one that does.
             let (power, value) = stage.machine.power_off;
