@@ -90,7 +90,7 @@ struct Uart {
     registers: Serial<Line, Ready, Sent>,
     page: Option<Box<dyn RegisterPage>>,
     /// Somebody has had input for the guest.
-    has_input: bool,
+    input_came: bool,
     /// The guest has said "request to send" (MCR) before, so that it means something when it takes that back.
     uses_rts: bool,
     /// Reads of the line status in a row, without another access.
@@ -123,7 +123,7 @@ impl Uart {
         let Some(page) = &self.page else { return };
         let divisor = self.registers.read(LCR) & LCR_DIVISOR_LATCH != 0;
         let interrupts = !divisor && self.registers.read(IER) != 0;
-        if interrupts || self.has_input || self.registers.read(LSR) & LSR_DATA_READY != 0 {
+        if interrupts || self.input_came || self.registers.read(LSR) & LSR_DATA_READY != 0 {
             return self.close_page();
         }
         // The data register has nothing, and reading it tells the one who holds back input.
@@ -162,7 +162,7 @@ impl Console {
     pub fn new(line: EventFd, ready: EventFd, out: Box<dyn Write + Send>) -> Self {
         let registers = Serial::with_events(Line(line), Ready(ready), Sent::default());
         let uart =
-            Uart { registers, page: None, has_input: false, uses_rts: false, polls: 0, listens: false };
+            Uart { registers, page: None, input_came: false, uses_rts: false, polls: 0, listens: false };
         Self { uart: Mutex::new(uart), out: Mutex::new(out) }
     }
 
@@ -187,7 +187,7 @@ impl Console {
     /// Hands `bytes` to the guest, and returns how many of them it took.
     pub fn input(&self, bytes: &[u8]) -> usize {
         let mut uart = self.lock();
-        uart.has_input = true;
+        uart.input_came = true;
         uart.show();
         if !uart.listens {
             return 0;
