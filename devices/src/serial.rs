@@ -184,6 +184,11 @@ impl Console {
         if uart.listens { uart.registers.fifo_capacity() } else { 0 }
     }
 
+    /// Whether there is input that the guest has not read. When it has read the last of it, it signals `ready`.
+    pub fn has_input(&self) -> bool {
+        self.lock().registers.read(LSR) & LSR_DATA_READY != 0
+    }
+
     /// Hands `bytes` to the guest, and returns how many of them it took.
     pub fn input(&self, bytes: &[u8]) -> usize {
         let mut uart = self.lock();

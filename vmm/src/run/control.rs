@@ -3,6 +3,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cvmm_devices::power::{GuestEvent, Handler};
 use cvmm_devices::serial::Console;
@@ -85,8 +86,8 @@ pub struct Control {
     ready: EventFd,
 }
 
-/// How often a run in the background looks whether the terminal is its own now, in milliseconds.
-const LOOK_FOR_TERMINAL: i32 = 250;
+/// How often a run in the background looks whether the terminal is its own now.
+const LOOK_FOR_TERMINAL: Duration = Duration::from_millis(250);
 const FOR_EVER: i32 = -1;
 
 struct Subscriber {
@@ -129,10 +130,9 @@ impl Control {
             if let Some(outcome) = self.exit.outcome() {
                 return outcome;
             }
-            let waits = self.events.subscriber_mut(self.subscriber).is_ok_and(|s| s.waits_for_terminal());
-            let timeout = if waits { LOOK_FOR_TERMINAL } else { FOR_EVER };
-            match self.events.run_with_timeout(timeout) {
-                Ok(0) if waits => {
+            let pause = self.events.subscriber_mut(self.subscriber).ok().and_then(|s| s.pause());
+            match self.events.run_with_timeout(pause.map_or(FOR_EVER, milliseconds)) {
+                Ok(0) if pause.is_some() => {
                     // Fails only if 2^64 - 2 wake-ups are pending.
                     let _ = self.ready.write(1);
                 }
@@ -141,6 +141,11 @@ impl Control {
             }
         }
     }
+}
+
+/// What the loop takes for a time: not less than it.
+fn milliseconds(time: Duration) -> i32 {
+    i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
 }
 
 const EXIT: u32 = 0;
@@ -167,6 +172,12 @@ impl Subscriber {
             Some(Event::Continued) => self.take_terminal(),
             None => {}
         }
+    }
+
+    /// After which time to look at the input, although nothing happens.
+    fn pause(&self) -> Option<Duration> {
+        let terminal = self.waits_for_terminal().then_some(LOOK_FOR_TERMINAL);
+        terminal.into_iter().chain(self.input.as_ref().and_then(Input::rest)).min()
     }
 
     fn waits_for_terminal(&self) -> bool {

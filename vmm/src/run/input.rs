@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Console input: from standard input to the guest's UART, as fast as the guest reads it. Nothing is dropped on the way:
+//! Console input: from standard input to the guest's UART, no faster than the guest reads it. Nothing is dropped on the way:
 //! what has no room waits where it is.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use cvmm_devices::serial::Console;
 use event_manager::{EventOps, EventSet, Events};
 
+use super::pace::Pace;
 use crate::host::stdio;
 use crate::host::terminal::{Keyboard, Terminal};
 
@@ -30,6 +32,7 @@ pub(super) struct Input {
     keyboard: Keyboard,
     /// Read, and not yet in the UART.
     pending: VecDeque<u8>,
+    pace: Pace,
     /// Marks standard input among the events.
     data: u32,
     /// Whether the loop waits for more.
@@ -56,6 +59,7 @@ impl Input {
             terminal,
             keyboard: Keyboard::default(),
             pending: VecDeque::new(),
+            pace: Pace::default(),
             data,
             watched: false,
             always_ready: false,
@@ -84,6 +88,11 @@ impl Input {
     pub(super) fn waits_for_terminal(&self) -> bool {
         let waits = |terminal: &Terminal| !self.watched || !terminal.is_taken() || !terminal.is_ours();
         !self.ended && self.pending.len() < MOST_TYPED && self.terminal.as_ref().is_some_and(waits)
+    }
+
+    /// When to call [`feed`](Self::feed) again though nothing happens.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        if self.pending.is_empty() { None } else { self.pace.rest(Instant::now()) }
     }
 
     /// Reads what there is, and gives the guest what it takes. `true` if the quit key was in it.
@@ -156,11 +165,12 @@ impl Input {
     }
 
     fn hand_over(&mut self, console: &Console) {
-        while !self.pending.is_empty() {
+        while !self.pending.is_empty() && self.pace.allows(console.has_input(), Instant::now()) {
             let taken = console.input(self.pending.as_slices().0);
             if taken == 0 {
                 break;
             }
+            self.pace.filled(Instant::now());
             self.pending.drain(..taken);
         }
         // What somebody pasted need not stay resident.

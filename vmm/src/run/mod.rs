@@ -7,6 +7,7 @@ mod images;
 mod input;
 mod io_thread;
 mod open_files;
+mod pace;
 mod prefault;
 mod register_page;
 mod signals;
