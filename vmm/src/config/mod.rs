@@ -25,13 +25,14 @@ use serde::Serialize;
 
 /// Kernel command line of every guest.
 ///
-/// The UART by its address: as `ttyS0`, Linux would first talk to a PC's port that is not there. `reboot=p`, by a PC's reset
+/// The UART by its address: as `ttyS0`, Linux would first talk to a PC's port that is not there. Its `r` is flow
+/// control: without it, Linux drops input that nobody reads, instead of holding it back. `reboot=p`, by a PC's reset
 /// control register: without ACPI there is no other way but the keyboard controller; and with hardware-reduced ACPI, a kernel
 /// with EFI support would take EFI's reset, which is not there, and then the BIOS's (arch/x86/kernel/reboot.c, `reboot_init`).
 /// After a panic a reset instead of a halt, and a warm one: that tells it from another reset where the kernel has no driver for
 /// pvpanic.
 pub fn default_cmdline() -> String {
-    format!("console=uart8250,mmio,{:#x},115200 reboot=p,panic_warm panic=-1", layout::UART.base())
+    format!("console=uart8250,mmio,{:#x},115200n8r reboot=p,panic_warm panic=-1", layout::UART.base())
 }
 
 /// A guest to run.

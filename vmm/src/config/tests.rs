@@ -149,7 +149,7 @@ fn devices_are_named_in_order() {
 
 #[test]
 fn the_command_line_is_added_to_the_default() {
-    let base = "console=uart8250,mmio,0xd1000000,115200";
+    let base = "console=uart8250,mmio,0xd1000000,115200n8r";
     assert_eq!(machine("--pool 64M --cmdline -x").cmdline, format!("{base} reboot=p,panic_warm panic=-1 -x"));
     let acpi = machine("--pool 64M --firmware acpi --cmdline -x");
     assert_eq!(acpi.cmdline, format!("{base} reboot=p,panic_warm panic=-1 -x"));

@@ -13,7 +13,7 @@ fn the_device_tree_can_be_read() {
     let fdt = Fdt::new(&dtb).unwrap();
     let chosen = fdt.find_node("/chosen").unwrap();
     let bootargs = chosen.property("bootargs").unwrap();
-    let expected = "console=uart8250,mmio,0xd1000000,115200 reboot=p,panic_warm panic=-1 quiet";
+    let expected = "console=uart8250,mmio,0xd1000000,115200n8r reboot=p,panic_warm panic=-1 quiet";
     assert_eq!(bootargs.value_as::<&str>().unwrap(), expected);
     assert_eq!(bound(&fdt.root()), 4, "devices with a pool");
 
