@@ -35,6 +35,14 @@ pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// Lines of 63 hexadecimal digits, no two alike, `length` bytes in all: a terminal hands them on as they are.
+pub fn lines(seed: u64, length: usize) -> Vec<u8> {
+    let mut text = hex(&bytes(seed, length.div_ceil(2))).into_bytes();
+    text.truncate(length);
+    text.iter_mut().skip(63).step_by(64).for_each(|end| *end = b'\n');
+    text
+}
+
 /// SHA-256 as lower-case hexadecimal, as `sha256sum` prints it.
 pub fn sha256(data: &[u8]) -> String {
     hex(&Sha256::digest(data))

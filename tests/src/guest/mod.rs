@@ -5,7 +5,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,reach,reach-net,full,hostile,io` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
+//! | `cvmm.test=queues,acpi,pci,msix,intx,pool,cpus,mem,blk,net,rng,reach,reach-net,full,hostile,io,input` | what to assert, in this order; `none` for nothing. Without the word: what is harmless on any disk |
 //! | `cvmm.pool=BASE,SIZE` | where the pool must be; without it the device tree is believed |
 //! | `cvmm.cpus=N`, `cvmm.mem=BYTES` | how many CPUs, how much memory there must be |
 //! | `cvmm.blk=vda:rw,vdb:ro,vdc:raw` | what to do with each disk, see `guest/blk` |
@@ -15,6 +15,7 @@
 //! | `cvmm.hostile=vda` | the disk whose device is driven against the rules, see `guest/hostile` |
 //! | `cvmm.queues=N` | how many queues the first disk and the first network device must have |
 //! | `cvmm.io=disk\|bounce\|contend` | the loads of `io` |
+//! | `cvmm.input=BYTES` | how much the host sends to the console, see `guest/input` |
 //! | `cvmm.seed=N` | seed of all bytes that are written and expected |
 //! | `cvmm.end=poweroff\|reset\|panic\|hang\|idle\|write` | how to end, see `guest/end` |
 //!
@@ -26,6 +27,7 @@ mod blk;
 mod cpus;
 mod end;
 mod hostile;
+mod input;
 mod io;
 mod machine;
 mod memory;
@@ -51,7 +53,7 @@ use report::{Report, say};
 
 type Scenario = fn(&Options, &Report);
 
-const SCENARIOS: [(&str, Scenario); 16] = [
+const SCENARIOS: [(&str, Scenario); 17] = [
     ("queues", queues::run),
     ("acpi", acpi::run),
     ("pci", pci::run),
@@ -68,6 +70,7 @@ const SCENARIOS: [(&str, Scenario); 16] = [
     ("full", pool::run_full),
     ("hostile", hostile::run),
     ("io", io::run),
+    ("input", input::run),
 ];
 
 /// Runs as /init: does what the command line says and ends the machine.

@@ -8,6 +8,7 @@ mod acpi;
 mod arguments;
 mod blk;
 mod console;
+mod console_input;
 mod debian;
 mod disk;
 mod distribution;
