@@ -13,6 +13,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use cvmm_devices::blk::{Blocks, Disk, SECTOR};
 use nix::errno::Errno;
@@ -20,6 +21,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
 
 pub use block::discard_request;
+pub use lock::PATIENCE as LOCK_PATIENCE;
 
 use super::iovec::{count, retry, transfer_all};
 
@@ -70,13 +72,14 @@ pub struct FileDisk {
 }
 
 impl FileDisk {
-    /// Opens and locks the image at `path`. Unless it is said to be `raw`, it must not look like another format.
+    /// Opens and locks the image at `path`; somebody else may hold the lock until `deadline`. Unless it is said to be `raw`, it
+    /// must not look like another format.
     ///
     /// # Errors
     /// What is wrong with it, for a message that names the option.
-    pub fn open(path: &Path, read_only: bool, raw: bool) -> Result<Self, String> {
+    pub fn open(path: &Path, read_only: bool, raw: bool, deadline: Instant) -> Result<Self, String> {
         let mut file = writable::open(path, read_only)?;
-        lock::lock(&file, read_only)?;
+        lock::lock(&file, read_only, deadline)?;
         // Seeking tells the size of a block device, too, which its metadata do not.
         let size = file.seek(SeekFrom::End(0)).map_err(|error| format!("its size can't be read: {error}"))?;
         if size == 0 {

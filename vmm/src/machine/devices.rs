@@ -5,14 +5,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cvmm_devices::blk::Blk;
 use cvmm_devices::net::Net;
 use cvmm_devices::rng::Rng;
 use cvmm_devices::virtio::DeviceType;
 
-use crate::config::{DeviceConfig, DeviceKind};
-use crate::host::disk::{FileDisk, Image};
+use crate::config::{DeviceConfig, DeviceKind, MachineConfig};
+use crate::host::disk::{FileDisk, Image, LOCK_PATIENCE};
 use crate::host::tap::HostTap;
 use crate::{Error, Result};
 
@@ -79,12 +80,23 @@ fn identity(path: &Path) -> Option<(bool, u64, u64)> {
     })
 }
 
+/// Opens the host's side of all devices. Locks of disks that somebody else holds are waited for together, not one after the
+/// other.
+///
+/// # Errors
+/// The first device that can't be opened.
+pub fn open(config: &MachineConfig) -> Result<Vec<Opened>> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let open = |device: &DeviceConfig| open_device(device, config.pools[device.pool].size, deadline);
+    config.devices.iter().map(open).collect()
+}
+
 /// Opens the host's side of `config` for a device in a pool of `pool_size` bytes.
-pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
+fn open_device(config: &DeviceConfig, pool_size: u64, deadline: Instant) -> Result<Opened> {
     let wrong = |reason: String| Error::argument(&config.option, reason);
     match &config.kind {
         DeviceKind::Blk { path, read_only, raw, serial, queues } => {
-            let disk = FileDisk::open(path, *read_only, *raw).map_err(wrong)?;
+            let disk = FileDisk::open(path, *read_only, *raw, deadline).map_err(wrong)?;
             let image = Arc::clone(disk.image());
             let device = Box::new(Blk::new(Arc::new(disk), serial, pool_size, *queues));
             Ok(Opened { device, disk: (!read_only).then_some(image), is_down: false })
@@ -100,5 +112,37 @@ pub fn open(config: &DeviceConfig, pool_size: u64) -> Result<Opened> {
                 .map_err(|error| Error::Host(format!("/dev/urandom can't be opened: {error}")))?;
             Ok(Opened { device: Box::new(Rng::new(Box::new(source))), disk: None, is_down: false })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    /// Each may be held for almost as long as one is waited for. A signal waits for all of them.
+    #[test]
+    fn many_locks_are_not_waited_for_longer_than_one() {
+        let disks = [(); 3].map(|()| tempfile::NamedTempFile::new().unwrap());
+        let mut arguments = vec!["cvmm".to_owned(), "describe".into(), "--pool=2M".into()];
+        for disk in &disks {
+            disk.as_file().set_len(1 << 20).unwrap();
+            disk.as_file().lock().unwrap();
+            arguments.push(format!("--blk=path={}", disk.path().display()));
+        }
+        let Command::Describe(arguments) = Cli::try_parse_from(arguments).unwrap().command else { panic!() };
+        let config = MachineConfig::new(&arguments.machine).unwrap();
+        let opened = std::thread::scope(|threads| {
+            let opened = threads.spawn(|| open(&config));
+            for disk in &disks {
+                std::thread::sleep(LOCK_PATIENCE * 3 / 5);
+                disk.as_file().unlock().unwrap();
+            }
+            opened.join().unwrap().map(drop)
+        });
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains("is locked by"), "{error}");
     }
 }

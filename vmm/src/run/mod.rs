@@ -28,7 +28,7 @@ use kvm_ioctls::{Kvm, VcpuFd};
 use crate::config::{ConsoleConfig, MachineConfig, VmConfig};
 use crate::host::disk::Image;
 use crate::host::{files, limits};
-use crate::machine::{self, GuestMemory, Loaded, Opened, Parts, Vm};
+use crate::machine::{self, GuestMemory, Loaded, Parts, Vm};
 use crate::report::{Report, Told};
 use crate::sandbox::{self, Sandbox, ThreadKind, Violation};
 use crate::{Error, Outcome, Result};
@@ -104,12 +104,7 @@ impl Guest {
     fn start(config: &VmConfig, signals: Signals) -> Result<Self> {
         let machine = machine::describe(&config.machine)?;
         machine::refuse_shared(&config.machine.devices)?;
-        let mut devices: Vec<Opened> = config
-            .machine
-            .devices
-            .iter()
-            .map(|device| machine::open(device, config.machine.pools[device.pool].size))
-            .collect::<Result<_>>()?;
+        let mut devices = machine::open(&config.machine)?;
         let warnings = warnings::of(&config.machine, &machine, &devices);
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let MachineConfig { firmware, spec, .. } = config.machine;

@@ -125,10 +125,7 @@ mod tests {
 
     fn opened(options: &[&str]) -> (MachineConfig, Machine, Vec<Opened>) {
         let config = configured(options);
-        let pool_size = |pool: usize| config.pools[pool].size;
-        let devices =
-            config.devices.iter().map(|device| machine::open(device, pool_size(device.pool)).unwrap());
-        let (machine, devices) = (machine::describe(&config).unwrap(), devices.collect());
+        let (machine, devices) = (machine::describe(&config).unwrap(), machine::open(&config).unwrap());
         (config, machine, devices)
     }
 

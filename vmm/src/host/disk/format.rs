@@ -95,7 +95,7 @@ fn recognise(start: &[u8], end: &[u8]) -> Option<(&'static str, &'static Way)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::disk::FileDisk;
+    use crate::host::disk::tests::open;
 
     /// A file of 1 MiB with these bytes at this offset.
     fn image(offset: u64, bytes: &[u8]) -> tempfile::NamedTempFile {
@@ -129,10 +129,10 @@ mod tests {
         ] {
             let image = image(offset, magic);
             for read_only in [false, true] {
-                let error = FileDisk::open(image.path(), read_only, false).unwrap_err();
+                let error = open(image.path(), read_only, false).unwrap_err();
                 assert!(error.contains(expected) && error.contains("qemu-img convert -O raw"), "{error}");
                 assert!(error.contains("format=raw"), "{error}");
-                assert!(FileDisk::open(image.path(), read_only, true).is_ok(), "{expected}");
+                assert!(open(image.path(), read_only, true).is_ok(), "{expected}");
             }
         }
         for (offset, magic, expected) in [
@@ -149,7 +149,7 @@ mod tests {
             (0, b"\x1f\x9d\x90", "in compress format"),
             (257, b"ustar\x0000", "in tar format"),
         ] {
-            let error = FileDisk::open(image(offset, magic).path(), false, false).unwrap_err();
+            let error = open(image(offset, magic).path(), false, false).unwrap_err();
             assert!(error.contains(expected) && error.contains("unpack it first"), "{error}");
         }
     }
@@ -161,7 +161,7 @@ mod tests {
         for contents in [&b"# Disk DescriptorFile\nversion=1\n"[..], b"QFI\xfb"] {
             file.as_file().set_len(0).unwrap();
             file.as_file().write_all_at(contents, 0).unwrap();
-            let error = FileDisk::open(file.path(), false, false).unwrap_err();
+            let error = open(file.path(), false, false).unwrap_err();
             assert!(error.contains("qemu-img"), "{error}");
         }
     }
@@ -184,7 +184,7 @@ mod tests {
             (last, b"QFI\xfb"),
             (last - 512, b"conectix"),
         ] {
-            let opened = FileDisk::open(image(offset, magic).path(), false, false);
+            let opened = open(image(offset, magic).path(), false, false);
             assert!(opened.is_ok(), "{offset}: {magic:?}: {opened:?}");
         }
     }

@@ -6,17 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long somebody else may hold the lock: udev does while it looks at a block device, for some milliseconds. The signals
-/// that end a run wait as long.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long somebody else may hold the locks of a run's disks: udev does while it looks at a block device, for some
+/// milliseconds. The signals that end a run wait as long.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(10);
 
-/// Takes the lock, shared by all who only read.
+/// Takes the lock, shared by all who only read. It is waited for until `deadline`.
 ///
 /// # Errors
 /// Who has it, for a message that names the option.
-pub(super) fn lock(file: &File, read_only: bool) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+pub(super) fn lock(file: &File, read_only: bool, deadline: Instant) -> Result<(), String> {
     loop {
         let locked = if read_only { file.try_lock_shared() } else { file.try_lock() };
         match locked {
@@ -70,7 +69,7 @@ mod tests {
             thread::sleep(Duration::from_millis(100));
             other.unlock().unwrap();
         });
-        assert_eq!(lock(file.as_file(), false), Ok(()));
+        assert_eq!(lock(file.as_file(), false, Instant::now() + PATIENCE), Ok(()));
         free.join().unwrap();
     }
 
@@ -81,7 +80,7 @@ mod tests {
         let other = again(&file);
         other.lock().unwrap();
         let since = Instant::now();
-        let error = lock(file.as_file(), true).unwrap_err();
+        let error = lock(file.as_file(), true, since + PATIENCE).unwrap_err();
         assert!((PATIENCE..PATIENCE * 20).contains(&since.elapsed()), "{:?}", since.elapsed());
         let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
         let us = format!("it is locked by process {} ({}); ", std::process::id(), comm.trim_end());

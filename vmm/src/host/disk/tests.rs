@@ -3,6 +3,11 @@
 use super::*;
 use std::io::Write;
 
+/// Opens an image as if its lock were the only one of a run.
+pub(super) fn open(path: &Path, read_only: bool, raw: bool) -> Result<FileDisk, String> {
+    FileDisk::open(path, read_only, raw, Instant::now() + LOCK_PATIENCE)
+}
+
 fn image(len: usize) -> tempfile::NamedTempFile {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&vec![7; len]).unwrap();
@@ -12,25 +17,25 @@ fn image(len: usize) -> tempfile::NamedTempFile {
 #[test]
 fn a_disk_is_locked_against_a_second_writer() {
     let image = image(1024);
-    let first = FileDisk::open(image.path(), false, false).unwrap();
-    assert!(FileDisk::open(image.path(), true, false).unwrap_err().contains("locked"));
+    let first = open(image.path(), false, false).unwrap();
+    assert!(open(image.path(), true, false).unwrap_err().contains("locked"));
     drop(first);
-    let _reader = FileDisk::open(image.path(), true, false).unwrap();
-    let _other = FileDisk::open(image.path(), true, false).unwrap();
-    assert!(FileDisk::open(image.path(), false, false).unwrap_err().contains("locked"));
+    let _reader = open(image.path(), true, false).unwrap();
+    let _other = open(image.path(), true, false).unwrap();
+    assert!(open(image.path(), false, false).unwrap_err().contains("locked"));
 }
 
 #[test]
 fn only_whole_sectors_make_a_disk() {
-    assert!(FileDisk::open(image(513).path(), false, false).unwrap_err().contains("multiple of 512"));
-    assert!(FileDisk::open(image(0).path(), false, false).unwrap_err().contains("empty"));
-    assert!(FileDisk::open(Path::new("/nonexistent"), false, false).unwrap_err().contains("can't be opened"));
+    assert!(open(image(513).path(), false, false).unwrap_err().contains("multiple of 512"));
+    assert!(open(image(0).path(), false, false).unwrap_err().contains("empty"));
+    assert!(open(Path::new("/nonexistent"), false, false).unwrap_err().contains("can't be opened"));
 }
 
 #[test]
 fn data_written_is_read_back_and_a_truncated_disk_is_short() {
     let image = image(4096);
-    let disk = FileDisk::open(image.path(), false, false).unwrap();
+    let disk = open(image.path(), false, false).unwrap();
     let (mut a, mut b) = ([1u8; 600], [2u8; 424]);
     let mut from = [VolatileSlice::from(&mut a[..]), VolatileSlice::from(&mut b[..])].into_iter();
     assert_eq!(disk.write_at(512, &mut from).unwrap(), 1024);
@@ -67,13 +72,13 @@ fn a_flush_reaches_the_file() {
     let unflushable = Image::new(file, Path::new("pipe"));
     let pipe = FileDisk { image: unflushable, size: 512, read_only: false, can_punch: false, blocks: None };
     assert!(pipe.flush().is_err());
-    assert!(FileDisk::open(image(512).path(), false, false).unwrap().flush().is_ok());
+    assert!(open(image(512).path(), false, false).unwrap().flush().is_ok());
 }
 
 #[test]
 fn zeroes_and_holes_read_as_zeros() {
     let image = image(3 * 4096);
-    let disk = FileDisk::open(image.path(), false, false).unwrap();
+    let disk = open(image.path(), false, false).unwrap();
     assert!(disk.can_punch(), "the temporary directory's file system makes holes");
     disk.write_zeroes(0, 4096, false).unwrap();
     disk.write_zeroes(4096, 4096, true).unwrap();
