@@ -182,6 +182,10 @@ impl Carrier<'_> {
         if READS.contains(&option) {
             return self.there(Path::new(value));
         }
+        // Standard output comes back by itself.
+        if value == "-" || option == "--console" && console_file(value) == Some(Path::new("-")) {
+            return value.to_owned();
+        }
         if WRITES.contains(&option) {
             return self.back(Path::new(value)).into();
         }
@@ -322,9 +326,12 @@ mod tests {
 
     #[test]
     fn what_is_not_there_keeps_its_name() {
-        let line = words("--kernel /no/such/kernel --blk path=/no/such/disk --console stdio --pool");
-        let carried = carry(&line, Path::new("/lab"));
-        assert_eq!(carried, Carried { arguments: line, ..Carried::default() });
+        let line = "--kernel /no/such/kernel --blk path=/no/such/disk --console stdio --pool";
+        // Standard output is everywhere.
+        for line in [line, "--report - --dump-dtb=- --console file=- --console=file=- --dump-acpi -"] {
+            let carried = carry(&words(line), Path::new("/lab"));
+            assert_eq!(carried, Carried { arguments: words(line), ..Carried::default() });
+        }
     }
 
     #[test]

@@ -48,7 +48,8 @@ guest copies all DMA through it. A device refuses every address outside its pool
 
 A size is in bytes, or ends in K, M or G (powers of 1024); 0x begins a hexadecimal number. --mem and --pool take multiples
 of 2M, and --mem is 34M to 63G. A guest has at most 254 CPUs and 32 pools. A disk or network device has at most 8 queues.
-In a key=value list, write a comma inside a value twice, but not in --console file=PATH.
+In a key=value list, write a comma inside a value twice, but not in --console file=PATH. A file to be written can be -,
+which is standard output.
 
 On a terminal, Ctrl-A x quits, and Ctrl-A Ctrl-A sends Ctrl-A to the guest.
 
@@ -136,7 +137,7 @@ pub struct DescribeArgs {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub format: String,
 
-    /// Write to this file, or for acpi to this folder, instead of standard output
+    /// Write to this file, or for acpi to this folder, instead of standard output (-)
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 }

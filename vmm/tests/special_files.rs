@@ -5,9 +5,10 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -102,32 +103,73 @@ fn a_device_tree_of_any_length_is_not_read() {
     assert!(said.contains("--dtb") && said.contains("longer than 1024 KiB"), "{said}");
 }
 
-/// /dev/stdout is a pipe here.
+/// A kernel that prints an x, and powers off.
+fn kernel(dir: &TempDir) -> PathBuf {
+    let kernel = dir.path().join("kernel");
+    // mov eax, 0xd1000000; mov byte [rax], 'x'
+    let say = [0xb8, 0x00, 0x00, 0x00, 0xd1, 0xc6, 0x00, b'x'];
+    fs::write(&kernel, elf(&[&say[..], POWER_OFF].concat())).unwrap();
+    kernel
+}
+
+/// Standard output is a pipe here, and a file in which something is.
 #[test]
 fn report_and_console_can_go_to_standard_output() {
     if !kvm() {
         return;
     }
     let dir = TempDir::new().unwrap();
-    let kernel = dir.path().join("kernel");
-    // mov eax, 0xd1000000; mov byte [rax], 'x'
-    let say = [0xb8, 0x00, 0x00, 0x00, 0xd1, 0xc6, 0x00, b'x'];
-    fs::write(&kernel, elf(&[&say[..], POWER_OFF].concat())).unwrap();
-    for (options, expected) in [
-        (["--console=off", "--report=/dev/stdout"].as_slice(), "\"powered-off\""),
-        (&["--console=file=/dev/stdout"], "x"),
-    ] {
-        let mut child = cvmm("run")
-            .arg("--kernel")
-            .arg(&kernel)
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    let (kernel, file) = (kernel(&dir), dir.path().join("file"));
+    let run = |options: &[&str], stdout: Stdio| {
+        let mut command = cvmm("run");
+        command.arg("--kernel").arg(&kernel).args(options).current_dir(dir.path());
+        let mut child = command.stdin(Stdio::null()).stdout(stdout).spawn().unwrap();
         assert_eq!(wait_for_end(&mut child).code(), Some(0), "{options:?}");
-        let mut said = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-        assert!(said.contains(expected), "{options:?}: {said}");
+        let mut said = Vec::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout.read_to_end(&mut said).unwrap();
+        }
+        said
+    };
+    let has = |said: &[u8], part: &[u8]| said.windows(part.len()).any(|window| window == part);
+    for (options, expected) in [
+        (["--console=off", "--report=/dev/stdout"].as_slice(), &b"\"powered-off\""[..]),
+        (&["--console=file=/dev/stdout"], b"x"),
+        (&["--console=off", "--report=-"], b"\"powered-off\""),
+        (&["--console=file=-"], b"x"),
+        (&["--console=off", "--dump-dtb=-"], b"\xd0\x0d\xfe\xed"),
+    ] {
+        let said = run(options, Stdio::piped());
+        assert!(has(&said, expected), "{options:?}: {}", String::from_utf8_lossy(&said));
+        if options.iter().any(|option| option.ends_with('-')) {
+            let mut before = fs::File::create(&file).unwrap();
+            before.write_all(b"before").unwrap();
+            run(options, before.into());
+            let both = fs::read(&file).unwrap();
+            assert!(both.starts_with(b"before") && has(&both[6..], expected), "{options:?}");
+        }
     }
+    assert!(!dir.path().join("-").exists());
+}
+
+/// A closed stream is /dev/null, and no file that an option names has its number.
+#[test]
+fn what_goes_to_a_closed_stream_is_in_no_file() {
+    if !kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let run = cvmm("run");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]).arg(run.get_program()).args(run.get_args());
+    shell.arg("--kernel").arg(kernel(&dir)).args(["--report=report", "--dump-dtb=dtb"]);
+    let mut child = shell.env("RUST_LOG", "trace").current_dir(dir.path()).spawn().unwrap();
+    assert_eq!(wait_for_end(&mut child).code(), Some(0));
+    let report: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("report")).unwrap()).unwrap();
+    assert_eq!(report["outcome"]["kind"], "powered-off");
+    let dtb = fs::read(dir.path().join("dtb")).unwrap();
+    // Devicetree Specification 0.4, 5.2: magic and total size.
+    assert_eq!(dtb[..4], [0xd0, 0x0d, 0xfe, 0xed]);
+    assert_eq!(u32::from_be_bytes(dtb[4..8].try_into().unwrap()) as usize, dtb.len());
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use cvmm_firmware::AcpiTable;
 
+use crate::host::files;
 use crate::{Error, Result};
 
 /// Writes each of `tables` to a file of its own in the folder that `--dump-acpi` names; makes the folder if it is not
@@ -25,6 +26,9 @@ pub fn write_acpi(dir: &Path, tables: &[AcpiTable]) -> Result<()> {
 /// [`write_acpi`] for the option `option`.
 pub(super) fn write_tables(option: &str, dir: &Path, tables: &[AcpiTable]) -> Result<()> {
     let write = || {
+        if files::is_stdout(dir) {
+            return Err("each table is a file of its own, and standard output is one: name a folder".into());
+        }
         fs::create_dir_all(dir).map_err(|error| format!("the folder can't be made: {error}"))?;
         refuse_others(dir, tables)?;
         tables.iter().try_for_each(|table| {

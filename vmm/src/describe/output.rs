@@ -18,9 +18,9 @@ pub(super) enum Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// The file `path`, or else standard output. Refuses a place that would suffer from what is written.
+    /// The file `path`, or standard output, also where that is `-`. Refuses a place that would suffer from what is written.
     pub(super) fn new(path: Option<&'a Path>, binary: bool, config: &MachineConfig) -> Result<Self> {
-        let Some(path) = path else {
+        let Some(path) = path.filter(|path| !files::is_stdout(path)) else {
             if binary && io::stdout().is_terminal() {
                 let reason =
                     "it is binary, and standard output is a terminal: name a file with --output FILE";
@@ -43,7 +43,7 @@ impl<'a> Target<'a> {
         match self {
             Self::File(path) => {
                 let file = files::create(path).map_err(|reason| wrong(path, reason))?;
-                let written = files::empty(&file).and_then(|()| files::write_all(&file, contents));
+                let written = files::empty(&file, path).and_then(|()| files::write_all(&file, contents));
                 written.map_err(|error| wrong(path, format!("it can't be written: {error}")))
             }
             Self::Stdout => {

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::stdio;
+
 /// How long a pipe may take no byte of what is written at the end of a run.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,12 +62,20 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Opens the file at `path` for writing, or makes it; or a terminal, or a pipe that somebody reads, as /dev/stdout may be.
-/// What is in it stays, until [`empty`].
+/// Whether `path` stands for standard output, in an option that names a file to be written.
+pub fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// Opens the file at `path` for writing, or makes it; or a terminal, or a pipe that somebody reads, as /dev/stdout may be; or
+/// standard output. What is in it stays, until [`empty`].
 ///
 /// # Errors
 /// What is wrong with it, for a message that names the option.
 pub fn create(path: &Path) -> Result<File, String> {
+    if is_stdout(path) {
+        return stdio::output().map_err(|error| format!("standard output can't be written: {error}"));
+    }
     // Not a disk, which would lose what is on it.
     let fits = |kind: FileType| kind.is_file() || kind.is_char_device() || kind.is_fifo();
     let mut options = File::options();
@@ -77,9 +87,9 @@ pub fn create(path: &Path) -> Result<File, String> {
     })
 }
 
-/// Takes out what was in a file before it was opened by [`create`].
-pub fn empty(file: &File) -> io::Result<()> {
-    if file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
+/// Takes out what was in a file before it was opened by [`create`] at `path`. Standard output is not ours to empty.
+pub fn empty(file: &File, path: &Path) -> io::Result<()> {
+    if !is_stdout(path) && file.metadata()?.is_file() { file.set_len(0) } else { Ok(()) }
 }
 
 /// Writes all of `bytes` into what [`create`] has opened. Who reads a pipe has some time for it.

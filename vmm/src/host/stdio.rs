@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Standard input and standard error, such that no thread of cvmm waits for whoever is at the other end.
+//! Standard input, output and error, such that no thread of cvmm waits for whoever is at the other end.
 //!
-//! Both may be shared with other processes, and with each other. To make them non-blocking would do it to all who share
+//! They may be shared with other processes, and with each other. To make them non-blocking would do it to all who share
 //! them; so they are opened again.
 
 use std::fs::{File, OpenOptions};
@@ -18,6 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Standard input. Where it is a pipe or a terminal, reads find [`ErrorKind::WouldBlock`] if there is nothing.
 pub fn input() -> io::Result<File> {
     unblocking(io::stdin().as_fd(), File::options().read(true))
+}
+
+/// Standard output, for what an option puts there instead of into a file.
+pub(super) fn output() -> io::Result<File> {
+    unblocking(io::stdout().as_fd(), File::options().write(true))
 }
 
 /// Standard error; what finds no room there is lost.

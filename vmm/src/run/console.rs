@@ -37,7 +37,7 @@ pub(super) fn open_console(
 /// What an earlier run has left goes when there is a guest, and not with one that does not start.
 pub(super) fn begin(console: &ConsoleConfig) -> Result<()> {
     let ConsoleConfig::File(path) = console else { return Ok(()) };
-    let begun = files::empty(&create("--console file=", path)?);
+    let begun = files::empty(&create("--console file=", path)?, path);
     begun.map_err(|error| Error::argument(with_path("--console file=", path), error))
 }
 

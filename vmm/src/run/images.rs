@@ -36,6 +36,7 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
         ("--dump-dtb", config.dump_dtb.as_deref()),
         ("--console file=", console),
     ];
+    refuse_mixing(config, &written)?;
     // What the guest prints, and what we say, goes there meanwhile.
     let stdout = (config.console == ConsoleConfig::Stdio).then_some(Path::new(STDOUT));
     let streams = [("standard output", stdout), ("standard error", Some(Path::new(STDERR)))];
@@ -52,12 +53,29 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
 const STDOUT: &str = "/proc/self/fd/1";
 const STDERR: &str = "/proc/self/fd/2";
 
-fn named<'a>((option, path): (&'a str, Option<&'a Path>)) -> Option<(&'a str, &'a Path)> {
+type Named<'a> = (&'a str, Option<&'a Path>);
+
+fn named<'a>((option, path): Named<'a>) -> Option<(&'a str, &'a Path)> {
     path.map(|path| (option, path))
+}
+
+/// Standard output takes one thing: two in each other's middle can't be told apart.
+fn refuse_mixing(config: &VmConfig, written: &[Named<'_>]) -> Result<()> {
+    let console = "the guest's console is there, too; add --console off, or --console file=PATH";
+    let mut other = (config.console == ConsoleConfig::Stdio).then(|| console.to_owned());
+    for (option, path) in written.iter().copied().filter_map(named).filter(|(_, path)| files::is_stdout(path))
+    {
+        if let Some(other) = other {
+            return Err(Error::argument(with_path(option, path), format!("it is standard output: {other}")));
+        }
+        other = Some(format!("{option} is there, too"));
+    }
+    Ok(())
 }
 
 /// Whether two paths lead to one file that has contents: not, say, /dev/null.
 fn same_file(a: &Path, b: &Path) -> bool {
+    let [a, b] = [a, b].map(|path| if files::is_stdout(path) { Path::new(STDOUT) } else { path });
     let identity = |path: &Path| {
         let metadata = fs::metadata(path).ok()?;
         let kind = metadata.file_type();
@@ -133,7 +151,7 @@ fn our_acpi_tables(machine: &Machine) -> Result<Vec<AcpiTable>> {
 pub(super) fn write_copies(config: &VmConfig, machine: &Machine) -> Result<()> {
     if let Some(path) = &config.dump_dtb {
         let (file, ours) = (create("--dump-dtb", path)?, our_device_tree(machine)?);
-        files::empty(&file).and_then(|()| files::write_all(&file, &ours)).map_err(|error| {
+        files::empty(&file, path).and_then(|()| files::write_all(&file, &ours)).map_err(|error| {
             Error::argument(with_path("--dump-dtb", path), format!("it can't be written: {error}"))
         })?;
     }

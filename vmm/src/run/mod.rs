@@ -73,7 +73,7 @@ pub fn run(config: &VmConfig) -> Outcome {
 /// In place of an older one: there is a report of a guest that does not start, too.
 fn open_report(path: &Path) -> Result<File> {
     let file = create("--report", path)?;
-    files::empty(&file).map_err(|error| Error::argument(with_path("--report", path), error))?;
+    files::empty(&file, path).map_err(|error| Error::argument(with_path("--report", path), error))?;
     Ok(file)
 }
 

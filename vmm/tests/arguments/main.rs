@@ -439,6 +439,19 @@ fn standard_streams_are_not_overwritten() {
     assert_eq!(said, format!("cvmm: --report {path}: standard error names the same file\n"));
 }
 
+#[test]
+fn standard_output_takes_one_thing() {
+    let bench = Bench::new();
+    for option in ["--report", "--dump-dtb"] {
+        let reason = "it is standard output: the guest's console is there, too; add --console off";
+        bench.refuse(&[option, "-"], &format!("{option} -"), reason);
+    }
+    bench.refuse(&["--report=-", "--console=file=-"], "--console file=-", "--report is there, too");
+    bench.refuse(&["--console=off", "--report=-", "--dump-dtb=-"], "--dump-dtb -", "--report is there, too");
+    let options = ["--console=off", "--firmware=acpi", "--dump-acpi", "-"];
+    bench.refuse(&options, "--dump-acpi -", "each table is a file of its own");
+}
+
 /// They are text nowhere, or text in several lines.
 #[test]
 fn odd_bytes() {

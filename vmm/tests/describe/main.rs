@@ -141,6 +141,18 @@ fn a_run_writes_the_same() {
     assert_eq!(files(&place.path("dumped")), files(&place.path("described")));
 }
 
+#[test]
+fn a_dash_is_standard_output() {
+    let place = Place::new();
+    for format in ["text", "dtb", "json", "svg"] {
+        let options = format!("--pool 64M --format {format}");
+        assert_eq!(place.describe(&format!("{options} --output -")), place.describe(&options));
+    }
+    let reason = "--output -: each table is a file of its own, and standard output is one: name a folder";
+    place.refuse("--pool 64M --format acpi --output -", 2, reason);
+    assert_eq!(files(place.here.path()), []);
+}
+
 /// Names and contents of the files in `folder`, by name.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(folder)
@@ -265,6 +277,9 @@ fn a_terminal_gets_no_binary() {
         "{text}"
     );
     assert_eq!(on_terminal("svg").status.code(), Some(0));
+    let line = format!("{BINARY} describe --pool 64M --format dtb --output -");
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
     // A file is one, whoever looks on.
     let line = format!("{BINARY} describe --pool 64M --format dtb --output {}", place.path("t").display());
     let output = Command::new("script").args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output();
