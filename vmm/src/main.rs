@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use cvmm::cli::{Cli, Command};
 use cvmm::config::VmConfig;
 use cvmm::host::stdio::Messages;
+use cvmm::run::Ended;
 use cvmm::{Outcome, describe, logger, run};
 
 fn main() -> ExitCode {
@@ -15,23 +16,23 @@ fn main() -> ExitCode {
     let _ = logger::init();
     // Now: on the way out, nothing can be opened any more.
     let messages = Messages::open();
-    let outcome = match Cli::try_parse() {
+    let Ended { outcome, in_line } = match Cli::try_parse() {
         Ok(Cli { command: Command::Run(args) }) => match VmConfig::new(&args) {
             Ok(config) => run::run(&config),
-            Err(error) => error.outcome(),
+            Err(error) => error.outcome().into(),
         },
         Ok(Cli { command: Command::Describe(args) }) => match describe::describe(&args) {
             Ok(()) => return ExitCode::SUCCESS,
-            Err(error) => error.outcome(),
+            Err(error) => error.outcome().into(),
         },
-        Err(error) if is_wrong(error.kind()) => Outcome::BadArguments(one_line(&error)),
+        Err(error) if is_wrong(error.kind()) => Outcome::BadArguments(one_line(&error)).into(),
         // Help, and the version.
         Err(error) => error.exit(),
     };
     match &outcome {
         Outcome::PoweredOff(_) | Outcome::Reset(_) => log::info!("{}", outcome.detail()),
         _ => {
-            let last = format!("cvmm: {}\n", outcome.detail());
+            let last = format!("{}cvmm: {}\n", if in_line { "\n" } else { "" }, outcome.detail());
             match messages {
                 Ok(messages) => messages.last(&last),
                 // No file can be opened: the one that is open may make us wait.

@@ -7,13 +7,14 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
@@ -87,6 +88,16 @@ impl Session {
 
     fn type_in(&self, bytes: &[u8]) {
         fs::File::from(self.pty.master.try_clone().unwrap()).write_all(bytes).unwrap();
+    }
+
+    /// What is on the terminal and was not read before.
+    fn output(&self) -> String {
+        fcntl(&self.pty.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        let mut output = Vec::new();
+        let error =
+            fs::File::from(self.pty.master.try_clone().unwrap()).read_to_end(&mut output).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        String::from_utf8(output).unwrap()
     }
 
     /// The shell ends with `code`, and the terminal is as it was.
@@ -209,6 +220,34 @@ fn a_job_that_comes_back_has_its_keys() {
         session.type_in(b"\x01x");
         // A shell that reads a script gives a job that was stopped its settings back once more, after it has ended.
         assert_eq!(wait_for_end(&mut session.shell).code(), Some(6));
+    }
+}
+
+/// cvmm's word on the end is a line of its own, and no empty one comes before it.
+#[test]
+fn the_last_message_begins_on_a_new_line() {
+    const LAST: &str = "cvmm: stopped by the quit key\r\n";
+    // mov eax, 0xd1000000; mov byte [rax], ...
+    let say = |byte| [0xc6, 0x00, byte];
+    let console: &[u8] = &[0xb8, 0x00, 0x00, 0x00, 0xd1];
+    for (text, redirect, expected) in [
+        (&b"x"[..], "", format!("x\r\n{LAST}")),
+        (b"x\r", "", format!("x\r\r\n{LAST}")),
+        (b"x\n", "", format!("x\r\n{LAST}")),
+        (b"", "", LAST.to_owned()),
+        (b"x", "2>message", "x".to_owned()),
+    ] {
+        let said: Vec<u8> = text.iter().flat_map(|byte| say(*byte)).collect();
+        let code = [console, &said, LOOP].concat();
+        let Some(mut session) = Session::start(&format!("\"$@\" {redirect}; exit $?"), &code) else { return };
+        session.cvmm();
+        wait_until("a raw terminal", || session.is_raw());
+        session.type_in(b"\x01x");
+        assert_eq!(wait_for_end(&mut session.shell).code(), Some(6));
+        assert_eq!(session.output(), expected);
+        if !redirect.is_empty() {
+            assert_eq!(fs::read_to_string(session.path("message")).unwrap(), LAST.replace('\r', ""));
+        }
     }
 }
 

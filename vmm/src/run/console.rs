@@ -2,11 +2,13 @@
 //! Where the guest's console output goes.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 
 use super::control::ExitRequest;
 use super::images::{create, with_path};
@@ -14,24 +16,39 @@ use crate::config::ConsoleConfig;
 use crate::host::files;
 use crate::{Error, Result};
 
-/// Why some of the console's output was lost.
-pub(super) type Lost = Arc<OnceLock<String>>;
+/// What became of the console's output.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// Why some of it was lost.
+    pub(super) lost: OnceLock<String>,
+    /// It ends in the middle of a line, on the terminal that our messages go to.
+    pub(super) in_line: AtomicBool,
+}
 
 /// Opens the console's output.
 pub(super) fn open_console(
     console: &ConsoleConfig,
     exit: &Arc<ExitRequest>,
-) -> Result<(Box<dyn Write + Send>, Lost)> {
-    let lost = Lost::default();
+) -> Result<(Box<dyn Write + Send>, Arc<Written>)> {
+    let written = Arc::<Written>::default();
     let file = match console {
-        ConsoleConfig::Off => return Ok((Box::new(io::sink()), lost)),
+        ConsoleConfig::Off => return Ok((Box::new(io::sink()), written)),
         ConsoleConfig::File(path) => create("--console file=", path)?,
         ConsoleConfig::Stdio => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
             File::from(stdout.map_err(|error| Error::vmm("standard output", error))?)
         }
     };
-    Ok((Box::new(ConsoleOutput { file, exit: Arc::clone(exit), lost: Arc::clone(&lost) }), lost))
+    let with_messages = is_terminal_of_messages(&file);
+    let output = ConsoleOutput { file, exit: Arc::clone(exit), written: Arc::clone(&written), with_messages };
+    Ok((Box::new(output), written))
+}
+
+/// Whether `file` is the terminal that standard error is.
+fn is_terminal_of_messages(file: &File) -> bool {
+    let device = |file: BorrowedFd<'_>| fstat(file).map(|status| status.st_rdev).ok();
+    let stderr = io::stderr();
+    stderr.is_terminal() && file.is_terminal() && device(stderr.as_fd()) == device(file.as_fd())
 }
 
 /// What an earlier run has left goes when there is a guest, and not with one that does not start.
@@ -46,14 +63,21 @@ pub(super) fn begin(console: &ConsoleConfig) -> Result<()> {
 struct ConsoleOutput {
     file: File,
     exit: Arc<ExitRequest>,
-    lost: Lost,
+    written: Arc<Written>,
+    with_messages: bool,
 }
 
 impl Write for ConsoleOutput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let error = match self.file.write(bytes) {
             Err(error) => error,
-            written => return written,
+            Ok(count) => {
+                if let Some(last) = bytes.get(..count).and_then(<[u8]>::last) {
+                    let in_line = self.with_messages && *last != b'\n';
+                    self.written.in_line.store(in_line, Ordering::Relaxed);
+                }
+                return Ok(count);
+            }
         };
         match error.kind() {
             // The signal that stops vCPUs ends the wait.
@@ -68,7 +92,7 @@ impl Write for ConsoleOutput {
             }
             _ => {}
         }
-        self.lost.get_or_init(|| {
+        self.written.lost.get_or_init(|| {
             log::error!(
                 "the console can't be written: {error}; the guest runs on, and its output there is lost"
             );

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cvmm_arch::native::boot::Entry;
 use cvmm_arch::native::cpu;
@@ -32,7 +33,7 @@ use crate::machine::{self, GuestMemory, Loaded, Parts, Vm};
 use crate::report::{Report, Told};
 use crate::sandbox::{self, Sandbox, ThreadKind, Violation};
 use crate::{Error, Outcome, Result};
-use console::{Lost, open_console};
+use console::{Written, open_console};
 use control::{Control, ExitRequest};
 use images::{create, loader_error, open_images, refuse_overwriting, with_path, write_copies};
 use io_thread::IoThread;
@@ -42,8 +43,23 @@ use register_page::RegisterPage;
 use signals::Signals;
 use vcpu::{Shared, Vcpus};
 
+/// How a run ended, for the last message.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// The guest's output ends in the middle of a line of the terminal that the message goes to.
+    pub in_line: bool,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, in_line: false }
+    }
+}
+
 /// Runs the guest that `config` describes, and writes the report.
-pub fn run(config: &VmConfig) -> Outcome {
+pub fn run(config: &VmConfig) -> Ended {
     // First of all: a run whose report has no place does not start.
     let open = || {
         limits::need_open_files(open_files::most(&config.machine)).map_err(Error::Host)?;
@@ -54,20 +70,23 @@ pub fn run(config: &VmConfig) -> Outcome {
     };
     let (signals, file) = match open() {
         Ok(opened) => opened,
-        Err(error) => return Error::outcome(&error),
+        Err(error) => return Error::outcome(&error).into(),
     };
-    let (outcome, report) = match Guest::start(config, signals) {
+    let (ended, report) = match Guest::start(config, signals) {
         Ok(guest) => guest.wait(),
         Err(error) => {
             let outcome = error.outcome();
-            (outcome.clone(), Report::without_machine(&outcome))
+            let report = Report::without_machine(&outcome);
+            (outcome.into(), report)
         }
     };
-    match file.map_or(Ok(()), |file| write_report(&file, &report)) {
+    let Ended { outcome, in_line } = ended;
+    let outcome = match file.map_or(Ok(()), |file| write_report(&file, &report)) {
         // The way out is confined, too.
         Ok(()) => with_violation(outcome, sandbox::violation()),
         Err(error) => outcome.after(&format!("--report: it can't be written: {error}")),
-    }
+    };
+    Ended { outcome, in_line }
 }
 
 /// In place of an older one: there is a report of a guest that does not start, too.
@@ -93,7 +112,7 @@ struct Guest {
     register_page: Option<RegisterPage>,
     /// Disks that the guest may have written.
     disks: Vec<Arc<Image>>,
-    console: Lost,
+    console: Arc<Written>,
     control: Control,
     sandbox: Sandbox,
     told: Told,
@@ -160,7 +179,7 @@ impl Guest {
     }
 
     /// Waits for the end. What the guest wrote is on stable storage when this returns, however it ended.
-    fn wait(mut self) -> (Outcome, Report) {
+    fn wait(mut self) -> (Ended, Report) {
         let outcome = self.control.wait();
         self.control.give_back_terminal();
         self.vcpus.stop();
@@ -176,14 +195,14 @@ impl Guest {
                 outcome = outcome.after(&format!("{} can't be flushed: {error}", disk.path().display()));
             }
         }
-        if let Some(error) = self.console.get() {
+        if let Some(error) = self.console.lost.get() {
             outcome = outcome.after(&format!("some console output was lost: {error}"));
         }
         let outcome = with_violation(outcome, sandbox::violation());
         let report = Report::new(&outcome, &self.machine, &self.vm.devices, self.sandbox);
         let report =
             report.with_told(self.told).with_exits([("mmio", &self.vm.mmio), ("ports", &self.vm.ports)]);
-        (outcome, report)
+        (Ended { outcome, in_line: self.console.in_line.load(Ordering::Relaxed) }, report)
     }
 }
 
