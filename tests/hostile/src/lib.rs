@@ -5,6 +5,8 @@
 //! other knows from it what must have been refused.
 #![no_std]
 
+pub mod build;
 pub mod guest;
 pub mod record;
+pub mod speed;
 pub mod table;

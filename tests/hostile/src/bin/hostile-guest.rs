@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The bare-metal guest: an ELF kernel for `cvmm run --kernel`.
+//! The bare-metal guest: an ELF kernel for `cvmm run --kernel`, and for VMMs that enter one by its PVH note.
 //!
 //! A KVM without hardware virtualization emulates privilege level 0 and runs level 3 on the CPU: so the entry leaves
 //! level 0 at once, with I/O privilege level 3, and never comes back. There is no interrupt and no handler: an
@@ -12,7 +12,7 @@ use core::arch::global_asm;
 use core::fmt::Write;
 use core::panic::PanicInfo;
 
-use cvmm_hostile::guest::{Hardware, Machine, START, Uart, run, work};
+use cvmm_hostile::guest::{Hardware, Machine, START, run, work};
 
 global_asm!(
     ".globl _start",
@@ -20,6 +20,7 @@ global_asm!(
     "mov rdi, rsi", // the zero page (boot.rst, 64-bit BOOT PROTOCOL)
     "mov eax, offset hostile_pml4",
     "mov cr3, rax",
+    "hostile_start:",
     "mov rax, cr4",
     "or eax, 0x600", // OSFXSR, OSXMMEXCPT: compiled code uses SSE
     "mov cr4, rax",
@@ -41,9 +42,37 @@ global_asm!(
     "mov eax, offset {main}",
     "push rax",
     "iretq",
+    // VMMs other than ours enter an ELF kernel here, without paging (Xen, docs/misc/pvh.pandoc).
+    ".code32",
+    "hostile_pvh:",
+    "mov eax, cr4",
+    "or eax, 0x20", // PAE
+    "mov cr4, eax",
+    "mov eax, offset hostile_pml4",
+    "mov cr3, eax",
+    "mov ecx, 0xc0000080", // EFER: long mode
+    "rdmsr",
+    "or eax, 0x100",
+    "wrmsr",
+    "mov eax, 0x80000011", // paging
+    "mov cr0, eax",
+    "lgdt [hostile_gdt_pointer]",
+    ".byte 0xea", // jmp far
+    ".long hostile_pvh_64",
+    ".word 8",
+    ".code64",
+    "hostile_pvh_64:",
+    "mov edi, ebx", // the start info
+    "jmp hostile_start",
+    // XEN_ELFNOTE_PHYS32_ENTRY.
+    ".section .note.Xen, \"a\", @note",
+    ".balign 4",
+    ".long 4, 4, 18",
+    ".asciz \"Xen\"",
+    ".long hostile_pvh",
     ".data",
     ".balign 8",
-    "hostile_gdt: .quad 0, 0, 0, 0x00affb000000ffff, 0x00cff3000000ffff, 0x0000890000002068, 0",
+    "hostile_gdt: .quad 0, 0x00af9b000000ffff, 0, 0x00affb000000ffff, 0x00cff3000000ffff, 0x0000890000002068, 0",
     "hostile_gdt_pointer: .word 55",
     ".quad hostile_gdt",
     // The first 5 GiB, mapped to themselves, for level 3 too.
@@ -151,10 +180,10 @@ global_asm!(
     "ret",
 );
 
-extern "C" fn main(zero_page: u64) -> ! {
+extern "C" fn main(start: u64) -> ! {
     // SAFETY: the tables above map memory to itself, the entry set the I/O privilege level, and this program ends
     // below 8 MiB.
-    run(unsafe { Hardware::of_this_machine() }, zero_page, program(), second())
+    run(unsafe { Hardware::of_this_machine() }, start, program(), second())
 }
 
 /// Where this program is, as the linker says.
@@ -191,7 +220,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // SAFETY: as above.
     let hardware = unsafe { Hardware::of_this_machine() };
     if let Some(machine) = Machine::find(hardware, 0x7000, program()) {
-        let _ = writeln!(Uart::new(hardware, machine.uart), "FAILED: {info}");
+        let _ = writeln!(machine.console(), "FAILED: {info}");
     }
     hardware.crash()
 }

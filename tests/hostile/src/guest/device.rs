@@ -88,6 +88,25 @@ pub(super) struct Pci {
     pub(super) function: u32,
 }
 
+/// The register that notifies a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doorbell {
+    address: u64,
+    queue: u16,
+    is_pci: bool,
+}
+
+impl Doorbell {
+    /// Notifies the queue.
+    pub(super) fn ring(&self, hardware: Hardware) {
+        if self.is_pci {
+            hardware.write(self.address, self.queue);
+        } else {
+            hardware.write(self.address, u32::from(self.queue));
+        }
+    }
+}
+
 /// A device.
 #[derive(Clone, Copy, Debug)]
 pub struct Device {
@@ -220,6 +239,12 @@ impl Device {
         self.accept(VERSION_1 | ACCESS_PLATFORM | self.restricted_dma() | self.features | rings)
     }
 
+    /// The features that it offers.
+    pub(super) fn offered(&self) -> u64 {
+        let [_, _, _, _, _, low, high, ..] = self.constants();
+        u64::from(high) << 32 | u64::from(low)
+    }
+
     /// The feature bit of the plan, if the device offers it and names the pool that the device tree says it has.
     fn restricted_dma(&self) -> u64 {
         let (base, select, features, registers) = match self.pci {
@@ -346,15 +371,7 @@ impl Device {
 
     /// Notifies the queue.
     pub(super) fn notify(&self) {
-        match self.pci {
-            Some(pci) => {
-                self.select_queue();
-                let offset: u16 = self.hardware.read(pci.common + common::QUEUE_NOTIFY_OFF);
-                let offset = u64::from(offset) * u64::from(pci.multiplier);
-                self.hardware.write(pci.notify + offset, self.queue);
-            }
-            None => self.hardware.write(self.registers + mmio::QUEUE_NOTIFY, u32::from(self.queue)),
-        }
+        self.doorbell().ring(self.hardware);
     }
 
     /// Why there was an interrupt. On PCI, they are cleared as they are read (virtio 1.3, 4.1.4.5).
@@ -363,6 +380,30 @@ impl Device {
             Some(pci) => u32::from(self.hardware.read::<u8>(pci.isr)),
             None => self.hardware.read(self.registers + mmio::INTERRUPT_STATUS),
         }
+    }
+
+    /// Where to write what to notify the queue, for a driver that looks it up once.
+    pub(super) fn doorbell(&self) -> Doorbell {
+        let Some(pci) = self.pci else {
+            return Doorbell {
+                address: self.registers + mmio::QUEUE_NOTIFY,
+                queue: self.queue,
+                is_pci: false,
+            };
+        };
+        self.select_queue();
+        let offset: u16 = self.hardware.read(pci.common + common::QUEUE_NOTIFY_OFF);
+        let address = pci.notify + u64::from(offset) * u64::from(pci.multiplier);
+        Doorbell { address, queue: self.queue, is_pci: true }
+    }
+
+    /// The most descriptors that the queue can have.
+    pub(super) fn max_queue_size(&self) -> u16 {
+        self.select_queue();
+        self.queue_size().unwrap_or_else(|| {
+            let size: u32 = self.hardware.read(self.registers + mmio::QUEUE_SIZE_MAX);
+            u16::try_from(size).unwrap_or(u16::MAX)
+        })
     }
 
     /// Waits for DEVICE_NEEDS_RESET and for the configuration interrupt that tells of it (virtio 1.3, 2.1.2).

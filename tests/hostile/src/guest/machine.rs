@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The machine as the device tree describes it.
+//! The machine as the device tree describes it, or the command line ([`plain`]).
 
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
 
-use super::Hardware;
 use super::device::Device;
-use super::pci;
+use super::uart::{Registers, Uart};
+use super::{Hardware, pci, plain};
 
 /// More devices than a machine has.
-const MAX_DEVICES: usize = 96;
+pub(super) const MAX_DEVICES: usize = 96;
 
 /// What the guest needs to know.
 #[derive(Debug)]
 pub struct Machine {
     /// The memory and the ports.
     pub hardware: Hardware,
-    /// Registers of the UART.
+    /// Registers of the UART; 0 where they are ports.
     pub uart: u64,
-    /// The register that powers off, and the value that does it.
+    /// The register that powers off, and the value that does it; 0 where there is none.
     pub power_off: (u64, u32),
     /// Where this program is: its first byte, and the one after its last.
     pub program: (u64, u64),
     /// The end of RAM.
     pub memory_end: u64,
-    command_line: &'static str,
-    devices: [Option<Device>; MAX_DEVICES],
+    pub(super) command_line: &'static str,
+    pub(super) devices: [Option<Device>; MAX_DEVICES],
 }
 
 /// Offset of `setup_data` in the zero page (boot.rst), and of its fields.
@@ -33,9 +33,17 @@ const SETUP_DATA: u64 = 0x250;
 const SETUP_DTB: u32 = 2;
 
 impl Machine {
-    /// Reads the tree that the zero page leads to.
+    /// The machine whose zero page, or PVH start info, this is.
     #[must_use]
-    pub fn find(hardware: Hardware, zero_page: u64, program: (u64, u64)) -> Option<Self> {
+    pub fn find(hardware: Hardware, start: u64, program: (u64, u64)) -> Option<Self> {
+        if plain::is_pvh(hardware, start) {
+            return plain::find(hardware, start, program);
+        }
+        Self::by_tree(hardware, start, program).or_else(|| plain::find(hardware, start, program))
+    }
+
+    /// Reads the tree that the zero page leads to.
+    fn by_tree(hardware: Hardware, zero_page: u64, program: (u64, u64)) -> Option<Self> {
         let mut data: u64 = hardware.read(zero_page + SETUP_DATA);
         while data != 0 && hardware.read::<u32>(data + 8) != SETUP_DTB {
             data = hardware.read(data);
@@ -75,6 +83,13 @@ impl Machine {
             }
         }
         Some(machine)
+    }
+
+    /// The console.
+    #[must_use]
+    pub fn console(&self) -> Uart {
+        let ports = Registers::Ports(plain::COM1);
+        Uart::new(self.hardware, if self.uart == 0 { ports } else { Registers::Memory(self.uart) })
     }
 
     /// What the command line says after `name=`.

@@ -13,8 +13,10 @@ mod matrix;
 mod messages;
 mod orders;
 mod pci;
+mod plain;
 mod rfc;
 mod second;
+mod speed;
 mod uart;
 
 use crate::table::Kind;
@@ -36,13 +38,14 @@ fn cases_of(scenario: &str) -> Option<(Kind, &str)> {
 }
 
 /// Runs the scenario that the command line names, tells of it on the console, and powers off.
-pub fn run(hardware: Hardware, zero_page: u64, program: (u64, u64), second: &'static [u8]) -> ! {
+pub fn run(hardware: Hardware, start: u64, program: (u64, u64), second: &'static [u8]) -> ! {
     use core::fmt::Write;
-    let Some(machine) = Machine::find(hardware, zero_page, program) else { hardware.crash() };
-    let mut uart = Uart::new(hardware, machine.uart);
+    let Some(machine) = Machine::find(hardware, start, program) else { hardware.crash() };
+    let mut uart = machine.console();
     let done = match machine.scenario("matrix") {
         Some("rfc") => rfc::run(&machine, &mut uart),
         Some("orders") => orders::run(&machine, &mut uart),
+        Some("speed") => speed::run(&machine, &mut uart),
         Some(scenario) => match cases_of(scenario) {
             Some((kind, "messages")) => messages::run(&machine, &mut uart, kind),
             Some((kind, "behaviour")) => {
@@ -59,6 +62,8 @@ pub fn run(hardware: Hardware, zero_page: u64, program: (u64, u64), second: &'st
         Err(why) => writeln!(uart, "FAILED: {why}"),
     };
     let (power, value) = machine.power_off;
-    hardware.write(power, value);
+    if power != 0 {
+        hardware.write(power, value);
+    }
     hardware.crash()
 }

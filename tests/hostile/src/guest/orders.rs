@@ -94,7 +94,7 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
     let _ = writeln!(uart, "= ready");
     let mut buffer = [0; 80];
     for done in 0.. {
-        let mut words = read_line(machine, &mut buffer).split(' ');
+        let mut words = uart.read_line(&mut buffer).split(' ');
         let order = words.next().unwrap_or_default();
         let mut numbers = [0u64; 4];
         for (number, word) in numbers.iter_mut().zip(words) {
@@ -147,28 +147,6 @@ pub(super) fn run(machine: &Machine, uart: &mut Uart) -> Result<u32> {
         };
     }
     Ok(0)
-}
-
-/// A line of the console, without its end.
-fn read_line<'a>(machine: &Machine, buffer: &'a mut [u8; 80]) -> &'a str {
-    // Line status register, bit 0: there is data in the receiver buffer register (16550).
-    let (data, status) = (machine.uart, machine.uart + 5);
-    let mut length = 0;
-    loop {
-        while machine.hardware.read::<u8>(status) & 1 == 0 {
-            core::hint::spin_loop();
-        }
-        match machine.hardware.read::<u8>(data) {
-            b'\n' => break,
-            byte => {
-                if let Some(place) = buffer.get_mut(length) {
-                    *place = byte;
-                    length += 1;
-                }
-            }
-        }
-    }
-    buffer.get(..length).and_then(|line| core::str::from_utf8(line).ok()).unwrap_or_default()
 }
 
 impl<'a> Line<'a> {
