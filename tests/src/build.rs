@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use cvmm_hostile::build as bare_metal;
+
 use crate::workspace;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -53,4 +55,25 @@ pub fn static_programs() -> Result<Programs> {
         bail!("the static programs do not build (see cargo's messages above)");
     }
     Ok(programs)
+}
+
+/// Builds the bare-metal guest, or finds it up to date.
+pub fn bare_metal_guest() -> Result<PathBuf> {
+    let target_dir = workspace::bare_metal_target_dir();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(workspace::root())
+        .args(bare_metal::ARGUMENTS)
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .envs(bare_metal::ENVIRONMENT)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status()
+        .context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the bare-metal guest does not build (see cargo's messages above)");
+    }
+    Ok(target_dir.join(bare_metal::TARGET).join(bare_metal::PROGRAM))
 }

@@ -33,6 +33,8 @@ pub const IP: Tool = Tool { program: "ip", package: "iproute2" };
 pub const XZ: Tool = Tool { program: "xz", package: "xz-utils" };
 /// Makes a Debian root file system.
 pub const MMDEBSTRAP: Tool = Tool { program: "mmdebstrap", package: "mmdebstrap" };
+/// Measures what the host can do by itself.
+pub const FIO: Tool = Tool { program: "fio", package: "fio" };
 /// Compiles libFuzzer.
 pub const CXX: Tool = Tool { program: "c++", package: "g++" };
 

@@ -21,6 +21,12 @@ pub fn static_target_dir() -> PathBuf {
     root().join(target).join("static")
 }
 
+/// The target folder of the bare-metal guest, likewise.
+pub fn bare_metal_target_dir() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target).join("bare-metal")
+}
+
 /// The target folder of the fuzz targets, which are built with flags of their own.
 pub fn fuzz_target_dir() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

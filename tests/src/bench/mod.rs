@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! `cargo lab bench`: what starting a guest costs, in time and memory, side by side with other VMMs; with `--io`, what its
-//! disk does (see [`io`]).
+//! disk does (see [`io`]); with `--native`, what devices do at full speed (see [`native`]).
 
 mod carry;
 pub mod io;
+pub mod native;
 pub mod probe;
 mod resident;
 mod summary;

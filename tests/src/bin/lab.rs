@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use cvmm_tests::bench::io::Order;
 use cvmm_tests::bench::io::comparison::Comparison;
+use cvmm_tests::bench::native::{Given, Plan};
 use cvmm_tests::host::Kind;
 use cvmm_tests::{bench, debian, fuzz, pages, run, suite};
 
@@ -67,7 +68,7 @@ enum LabCommand {
         /// Run only tests whose names contain this text
         filter: Option<String>,
     },
-    /// Measures start-up and memory, disks, or pools, and compares them with QEMU and kvmtool
+    /// Measures start-up and memory, disks, pools, or devices at full speed, and compares them with QEMU and kvmtool
     ///
     /// The programs run in turn. The first round is not counted.
     ///
@@ -92,7 +93,21 @@ enum LabCommand {
     /// counts how often the pool had no room.
     ///
     /// --contend measures what sharing a pool costs: 1, 2 and 4 vCPUs use two disks, with one pool and with a pool each.
+    ///
+    /// --native measures devices at full speed, on the /dev/kvm of this machine, even if it cannot run Linux. A bare-metal
+    /// guest at privilege level 3 keeps a device busy and polls its rings, so an emulated level 0 costs nothing. The cases
+    /// differ in device, transport, load, depth, queues and event indices, and in whether the file is in the host's page
+    /// cache. A case has a name like `blk mmio random-read 4k depth-32 queues-1 cpus-1 event cached`. --case takes words of
+    /// such names. The depth is of each queue.
+    ///
+    /// In each round, these take turns on the same file: cvmm; fio with io_uring, which is what the host can do by itself;
+    /// QEMU microvm; and programs given by --peer. All VMMs start the same guest. The table has requests per second, and for
+    /// each request: notifications, exits, system calls and sleeps of the device's threads, and CPU time. System calls are
+    /// counted in the first round, which is not measured, and only as root. Let nothing else run meanwhile.
     #[command(verbatim_doc_comment)]
+    #[command(after_help = "Examples:\n  cargo lab bench\n  cargo lab bench --io --json io.json\n  \
+                            cargo lab bench --native --case 'blk mmio cached depth-1'\n  \
+                            cargo lab bench --native --case uncached --seconds 2 --peer firecracker=./firecracker")]
     Bench {
         /// Measure a disk on each transport
         #[arg(long, group = "comparison")]
@@ -103,6 +118,27 @@ enum LabCommand {
         /// Measure one pool against a pool for each device
         #[arg(long, group = "comparison")]
         contend: bool,
+        /// Measure devices at full speed, with a bare-metal guest
+        #[arg(long, conflicts_with_all = ["comparison", "host"])]
+        native: bool,
+        /// Measure only cases whose names have all these words
+        #[arg(
+            long,
+            value_name = "WORDS",
+            default_value = "",
+            requires = "native",
+            hide_default_value = true
+        )]
+        case: String,
+        /// How long each measurement takes
+        #[arg(long, value_name = "SECONDS", default_value_t = 0.5, requires = "native", value_parser = seconds)]
+        seconds: f64,
+        /// Compare with this program, too: firecracker=PATH, qemu=PATH, or another cvmm=PATH; may be repeated
+        #[arg(long, value_name = "NAME=PATH", requires = "native")]
+        peer: Vec<Given>,
+        /// More options for cvmm's disk, such as serial=x
+        #[arg(long, value_name = "OPTIONS", requires = "native")]
+        disk_options: Option<String>,
         /// Guest kernel to use instead of the project's patched one
         #[arg(long, value_name = "FILE", requires = "comparison")]
         kernel: Option<PathBuf>,
@@ -165,6 +201,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// A time that can be measured.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.01..=3600.0).contains(&seconds) { Ok(seconds) } else { Err("not between 0.01 and 3600".into()) }
+}
+
 fn execute(command: LabCommand) -> anyhow::Result<i32> {
     match command {
         LabCommand::Run { host, options } => run::run(host, &options),
@@ -173,7 +215,10 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
         LabCommand::Fuzz { target, seconds, input: None } => fuzz::fuzz(target.as_deref(), seconds),
         LabCommand::Debian { file } => debian::make(&file).map(|()| 0),
         LabCommand::Pages { folder } => pages::write(&folder),
-        LabCommand::Bench { io, bounce, contend, kernel, host, rounds, json } => {
+        LabCommand::Bench { native: true, case, seconds, peer, disk_options, rounds, json, .. } => {
+            bench::native::bench(&Plan { filter: case, seconds, rounds, peers: peer, disk_options, json })
+        }
+        LabCommand::Bench { io, bounce, contend, kernel, host, rounds, json, .. } => {
             let comparison = match (io, bounce, contend) {
                 (true, ..) => Comparison::Transports,
                 (_, true, _) => Comparison::Bouncing,

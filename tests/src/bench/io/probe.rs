@@ -139,6 +139,11 @@ impl Conversation {
     }
 }
 
+/// All exits so far of the VM that the process made.
+pub fn exits(pid: u32) -> Result<u64> {
+    counters(Path::new(COUNTERS), pid)?.get(EXITS).copied().context("KVM counts no exits")
+}
+
 /// The counters of the VM that the process made. KVM names its folder by the thread that made it.
 fn counters(folder: &Path, pid: u32) -> Result<Counters> {
     let threads = names(Path::new(&format!("/proc/{pid}/task")))?;
