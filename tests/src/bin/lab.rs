@@ -136,6 +136,9 @@ enum LabCommand {
         /// Compare with this program, too: firecracker=PATH, qemu=PATH, or another cvmm=PATH; may be repeated
         #[arg(long, value_name = "NAME=PATH", requires = "native")]
         peer: Vec<Given>,
+        /// Measure cvmm and the programs of --peer only: no fio, no QEMU
+        #[arg(long, requires = "native")]
+        alone: bool,
         /// More options for cvmm's disk, such as serial=x
         #[arg(long, value_name = "OPTIONS", requires = "native")]
         disk_options: Option<String>,
@@ -215,9 +218,17 @@ fn execute(command: LabCommand) -> anyhow::Result<i32> {
         LabCommand::Fuzz { target, seconds, input: None } => fuzz::fuzz(target.as_deref(), seconds),
         LabCommand::Debian { file } => debian::make(&file).map(|()| 0),
         LabCommand::Pages { folder } => pages::write(&folder),
-        LabCommand::Bench { native: true, case, seconds, peer, disk_options, rounds, json, .. } => {
-            bench::native::bench(&Plan { filter: case, seconds, rounds, peers: peer, disk_options, json })
-        }
+        LabCommand::Bench {
+            native: true, case, seconds, peer, alone, disk_options, rounds, json, ..
+        } => bench::native::bench(&Plan {
+            filter: case,
+            seconds,
+            rounds,
+            peers: peer,
+            alone,
+            disk_options,
+            json,
+        }),
         LabCommand::Bench { io, bounce, contend, kernel, host, rounds, json, .. } => {
             let comparison = match (io, bounce, contend) {
                 (true, ..) => Comparison::Transports,

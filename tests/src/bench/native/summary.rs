@@ -97,6 +97,9 @@ impl Results {
             for each in turns.each() {
                 text += &each.map_or_else(|| format!("{:>11}", "-"), |each| format!("{each:>11.3}"));
             }
+            if let Some(why) = &turns.failure {
+                text += &format!("  then failed: {}", why.lines().next().unwrap_or_default());
+            }
             text += "\n";
         }
         text
@@ -136,6 +139,12 @@ impl Report {
         text += &format!("on {}\n", self.place.text());
         self.missing.iter().for_each(|missing| text += &format!("not measured: {missing}\n"));
         text
+    }
+
+    /// Whether the one with this name failed in any case.
+    pub fn failed(&self, name: &str) -> bool {
+        let mut all = self.results.iter().flat_map(|results| &results.peers);
+        all.any(|(of, turns)| of == name && turns.failure.is_some())
     }
 
     /// Everything, the samples too.
