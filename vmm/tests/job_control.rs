@@ -19,10 +19,13 @@ use nix::libc;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, tcgetpgrp};
 use tempfile::TempDir;
 
 use common::{LOOP, POWER_OFF, cvmm, elf, kvm, wait_for_end, wait_until};
+
+/// Real-time signals that libc does not leave to programs (signal(7)).
+const OF_LIBC: [i32; 2] = [32, 33];
 
 /// A terminal with a session, whose first process is a shell.
 struct Session {
@@ -50,6 +53,12 @@ impl Session {
         let terminal = || Stdio::from(pty.slave.as_fd().try_clone_to_owned().unwrap());
         shell.stdin(terminal()).stdout(terminal()).stderr(terminal()).current_dir(dir.path());
         let lead = || {
+            // glibc's posix_spawn, which may have started us, ignores them.
+            let default = [libc::SIG_DFL, 0, 0, 0];
+            for number in OF_LIBC {
+                // SAFETY: the call reads a handler, flags, a restorer and a mask of eight bytes, and writes nothing.
+                unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), 0, 8) };
+            }
             nix::unistd::setsid()?;
             // SAFETY: TIOCSCTTY takes an integer.
             match unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } {
@@ -314,6 +323,44 @@ fn a_crash_restores_the_terminal() {
             assert_eq!(status.signal(), Some(fault as i32));
             assert_eq!(session.settings(), session.before, "{fault}");
         }
+    }
+}
+
+/// Those that libc keeps for itself: nobody can block them by it, and by default each ends the process.
+#[test]
+fn signals_of_the_c_library_do_nothing() {
+    for number in OF_LIBC {
+        let Some(session) = Session::start("\"$@\"; exit $?", LOOP) else { return };
+        let cvmm = session.cvmm();
+        wait_until("a raw terminal", || session.is_raw());
+        // SAFETY: it sends a signal.
+        assert_eq!(unsafe { libc::kill(cvmm.as_raw(), number) }, 0);
+        std::thread::sleep(Duration::from_millis(100));
+        kill(cvmm, Signal::SIGTERM).unwrap();
+        session.ends(6);
+    }
+}
+
+/// A crash in the background leaves the terminal to whoever has it; if nobody has set it since, it is given back.
+#[test]
+fn a_crash_in_the_background_leaves_the_settings_of_others() {
+    for theirs in [true, false] {
+        let script = "ulimit -c 0; set -m; \"$@\"; bg; wait %1; exit $?";
+        let Some(mut session) = Session::start(script, LOOP) else { return };
+        let cvmm = session.cvmm();
+        wait_until("a raw terminal", || session.is_raw());
+        kill(cvmm, Signal::SIGSTOP).unwrap();
+        let shell = Pid::from_raw(session.shell.id().cast_signed());
+        let in_background = || tcgetpgrp(&session.pty.master) == Ok(shell) && state(cvmm) != 'T';
+        wait_until("a job in the background", in_background);
+        let mut expected = session.before.clone();
+        if theirs {
+            expected.local_flags.remove(LocalFlags::ECHO);
+            tcsetattr(&session.pty.slave, SetArg::TCSANOW, &expected).unwrap();
+        }
+        kill(cvmm, Signal::SIGSEGV).unwrap();
+        assert_eq!(wait_for_end(&mut session.shell).code(), Some(128 + libc::SIGSEGV));
+        assert_eq!(session.settings(), expected, "{theirs}");
     }
 }
 

@@ -26,6 +26,8 @@ const FAULTS: [Signal; 7] = [
 struct Saved {
     terminal: RawFd,
     settings: libc::termios,
+    /// Those that it was given instead.
+    ours: libc::termios,
 }
 
 /// What the handler restores. Never freed: a handler on another thread may be looking at it.
@@ -45,15 +47,38 @@ pub(super) fn watch() {
     });
 }
 
-/// From now on, that is to set `terminal` to `settings`. It stays open until [`keep_terminal`].
-pub(super) fn restore_terminal(terminal: &impl AsRawFd, settings: &Termios) {
-    let saved = Saved { terminal: terminal.as_raw_fd(), settings: settings.clone().into() };
+/// From now on, that is to set `terminal` from `ours` to `settings`. It stays open until [`keep_terminal`].
+pub(super) fn restore_terminal(terminal: &impl AsRawFd, settings: &Termios, ours: &Termios) {
+    let [settings, ours] = [settings, ours].map(|settings| settings.clone().into());
+    let saved = Saved { terminal: terminal.as_raw_fd(), settings, ours };
     SAVED.store(Box::leak(Box::new(saved)), Ordering::Release);
 }
 
 /// From now on a fault leaves the terminal alone.
 pub(super) fn keep_terminal() {
     SAVED.store(ptr::null_mut(), Ordering::Release);
+}
+
+impl Saved {
+    /// As `Terminal::give_back` does. Only makes calls that a handler of signals may make (signal-safety(7)), or ioctls.
+    fn restore(&self) {
+        // SAFETY: they take and return numbers.
+        let (foreground, ours) = unsafe { (libc::tcgetpgrp(self.terminal), libc::getpgrp()) };
+        // -1: a terminal that controls no session of ours has no job control.
+        if foreground == -1 || foreground == ours || self.is_as_we_set_it() {
+            // SAFETY: TCSETS reads one termios.
+            unsafe { libc::tcsetattr(self.terminal, libc::TCSANOW, &self.settings) };
+        }
+    }
+
+    /// Whether nobody has set it since. The flags of output were not ours to set.
+    fn is_as_we_set_it(&self) -> bool {
+        let mut now = self.ours;
+        // SAFETY: TCGETS writes one termios.
+        let result = unsafe { libc::tcgetattr(self.terminal, &mut now) };
+        let flags = |of: &libc::termios| (of.c_iflag, of.c_cflag, of.c_lflag, of.c_cc);
+        result == 0 && flags(&now) == flags(&self.ours)
+    }
 }
 
 extern "C" fn handle(signal: libc::c_int) {
@@ -68,8 +93,7 @@ extern "C" fn handle(signal: libc::c_int) {
     }
     // SAFETY: what was stored is never freed, nor changed.
     if let Some(saved) = unsafe { SAVED.load(Ordering::Acquire).as_ref() } {
-        // SAFETY: TCSETS reads one termios.
-        unsafe { libc::tcsetattr(saved.terminal, libc::TCSANOW, &saved.settings) };
+        saved.restore();
     }
     // SAFETY: the default is no handler; the signal is for this thread, blocked until the handler returns, and then kills.
     unsafe {

@@ -57,8 +57,8 @@ impl Terminal {
         // Line feeds of cvmm's own messages still return the carriage.
         raw.output_flags = now.output_flags;
         // First: a crash may come as soon as it is raw.
-        let (before, _) = self.taken.get_or_insert((now, raw.clone()));
-        crash::restore_terminal(&self.file, before);
+        let (before, ours) = self.taken.get_or_insert((now, raw.clone()));
+        crash::restore_terminal(&self.file, before, ours);
         Ok(tcsetattr(&self.file, SetArg::TCSANOW, &raw)?)
     }
 

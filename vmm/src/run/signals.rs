@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
@@ -63,6 +64,7 @@ impl Signals {
         let seen = set(&seen.collect::<Vec<_>>())?;
         seen.thread_block().map_err(failed)?;
         set(&UNSEEN)?.thread_block().map_err(failed)?;
+        ignore_those_of_libc()?;
         // The signal does nothing but interrupt KVM_RUN. Now, since its default is to end the process, too.
         extern "C" fn interrupt(_: c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
         register_signal_handler(SIGRTMIN(), interrupt).map_err(|error| Error::vmm("signals", error))?;
@@ -95,6 +97,25 @@ pub fn stop() {
     let _ = raise(Signal::SIGTSTP);
     let _ = stop.thread_unblock();
     let _ = stop.thread_block();
+}
+
+/// Makes the real-time signals that libc keeps for itself do nothing (signal(7)). It uses them to cancel threads and to change
+/// users, neither of which happens here; by default they end the process, and it has no way to block or to handle them.
+fn ignore_those_of_libc() -> Result<()> {
+    /// The first real-time signal of the kernel.
+    const FIRST: c_int = 32;
+    // The kernel's struct sigaction: handler, flags, restorer, mask.
+    let ignore = [libc::SIG_IGN, 0, 0, 0];
+    let none = ptr::null_mut::<libc::c_void>();
+    for signal in FIRST..SIGRTMIN() {
+        // SAFETY: the kernel reads one such struct, whose mask has eight bytes, and writes nothing. No handler is installed.
+        let result =
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, ignore.as_ptr(), none, size_of::<u64>()) };
+        if result != 0 {
+            return Err(Error::vmm("signals", io::Error::last_os_error()));
+        }
+    }
+    Ok(())
 }
 
 fn set(signals: &[c_int]) -> Result<SigSet> {
