@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::resident::GUEST_MIB;
 use crate::packages;
 
-const WORDS: &str = "reboot=k panic=-1 cvmm.test=none cvmm.end=idle";
+/// No reboot=: each VMM has a way to reset that its guests find.
+const WORDS: &str = "panic=-1 cvmm.test=none cvmm.end=idle";
 
 /// What the kernel writes on the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
