@@ -235,33 +235,29 @@ fn warned(ended: &Ended, begins: &str) {
     assert!(ended.log.contains(warning), "{}", ended.log);
 }
 
-#[test]
-fn two_devices_with_one_mac_are_warned_of() {
+/// The end of a guest on the taps t0 and t1, which are up until `prepare` is done; each has these options, too.
+fn on_two_taps(options: &str, prepare: impl FnOnce()) -> Option<Ended> {
     if !kvm() || !place::enter() {
-        return;
+        return None;
     }
     let folder = TempDir::new().unwrap();
     let mut command = cvmm(folder.path());
     for tap in ["t0", "t1"] {
         place::tap_alone(tap);
-        command.args(["--net", &format!("tap={tap},mac=02:00:00:00:00:01")]);
+        command.args(["--net", &format!("tap={tap}{options}")]);
     }
-    let ended = Guest::start(command, folder.path()).end();
+    prepare();
+    Some(Guest::start(command, folder.path()).end())
+}
+
+#[test]
+fn two_devices_with_one_mac_are_warned_of() {
+    let Some(ended) = on_two_taps(",mac=02:00:00:00:00:01", || {}) else { return };
     warned(&ended, "net0 and net1 have the same MAC address, 02:00:00:00:00:01: ");
 }
 
 #[test]
 fn a_tap_that_is_down_at_the_start_is_warned_of() {
-    if !kvm() || !place::enter() {
-        return;
-    }
-    let folder = TempDir::new().unwrap();
-    let mut command = cvmm(folder.path());
-    for tap in ["t0", "t1"] {
-        place::tap_alone(tap);
-        command.args(["--net", &format!("tap={tap}")]);
-    }
-    place::ip(&["link", "set", "t1", "down"]);
-    let ended = Guest::start(command, folder.path()).end();
+    let Some(ended) = on_two_taps("", || place::ip(&["link", "set", "t1", "down"])) else { return };
     warned(&ended, "the tap 't1' of net1 is down, and passes no frames; set it up with: ip link set t1 up");
 }

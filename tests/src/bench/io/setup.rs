@@ -144,8 +144,7 @@ impl Setup {
     pub fn arguments(self, guest: &Guest) -> Vec<String> {
         let (kernel, initrd) = (guest.kernel.display(), guest.initrd.display());
         let machine = self.machine(&guest.disk);
-        let mut command_line =
-            format!("panic=-1 quiet cvmm.test=io cvmm.io={} cvmm.end=idle", self.loads);
+        let mut command_line = format!("panic=-1 quiet cvmm.test=io cvmm.io={} cvmm.end=idle", self.loads);
         if let Dma::Bounced { mebibytes } = self.dma {
             // In slots of 2 KiB.
             command_line += &format!(" swiotlb={},force", mebibytes << 9);
