@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::Read;
 
 use crate::ErrorLog;
-use crate::pool::Refusal;
+use crate::pool::{Pool, Refusal};
 use crate::queue::{Chain, Queue, Turn, parts};
 use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane, Queues};
 
@@ -59,7 +59,7 @@ impl DeviceType for Rng {
         self.errors.clone()
     }
 
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+    fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
         vec![self]
     }
 }

@@ -164,8 +164,9 @@ pub struct MachineArgs {
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
 
-    /// A disk, a raw image: path=FILE[,ro][,format=raw][,serial=TEXT][,queues=N][,transport=mmio|pci][,pool=NAME]. format=raw
-    /// takes any bytes: without it, a file that begins like another format is refused
+    /// A disk, a raw image: path=FILE[,ro][,format=raw][,direct][,serial=TEXT][,queues=N][,transport=mmio|pci][,pool=NAME].
+    /// format=raw takes any bytes: without it, a file that begins like another format is refused. direct does not use the
+    /// host's page cache
     #[arg(long, value_name = "BLK")]
     pub blk: Vec<OsString>,
 

@@ -5,7 +5,7 @@ use cvmm_arch::native::layout;
 use cvmm_devices::HostErrors;
 use cvmm_devices::bus::{Accesses, Bus};
 use cvmm_devices::pool::{self, Audit, Refusal};
-use cvmm_devices::virtio::{Kind, Summary};
+use cvmm_devices::virtio::{HostIo, Kind, Summary};
 use cvmm_firmware::{Interrupt, Machine, Range, Transport, VirtioDevice};
 use serde::Serialize;
 
@@ -121,6 +121,9 @@ struct DeviceReport {
     dma: Dma,
     refused: u64,
     refusals: Vec<RefusalReport>,
+    /// How the host moves the data of a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_io: Option<HostIo>,
     /// What the host could not do for the device.
     host_errors: HostErrors,
 }
@@ -290,6 +293,7 @@ impl DeviceReport {
                 .into_iter()
                 .map(|(refusal, count)| RefusalReport { refusal, count })
                 .collect(),
+            host_io: summary.host_io,
             host_errors: summary.host_errors.clone(),
         }
     }

@@ -2,7 +2,9 @@
 //! Block device (virtio 1.3, 5.2).
 
 mod blocks;
+mod lane;
 mod request;
+mod ring;
 
 use std::fmt::Debug;
 use std::io;
@@ -16,11 +18,12 @@ use virtio_bindings::virtio_blk::{
 use vm_memory::VolatileSlice;
 
 pub use blocks::Blocks;
+pub use ring::{MAX_UNDER_WAY, Ring};
 
 use crate::ErrorLog;
-use crate::pool::Refusal;
-use crate::queue::{Chain, Turn};
-use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane, Queues};
+use crate::pool::Pool;
+use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane};
+use lane::RequestLane;
 
 /// Unit of `capacity` and of a request's `sector`, in bytes (virtio 1.3, 5.2.4).
 pub const SECTOR: u64 = 512;
@@ -62,6 +65,11 @@ pub trait Disk: Debug + Send + Sync {
     fn blocks(&self) -> Blocks {
         Blocks::default()
     }
+    /// What works on several transfers at a time between this disk and `pool`, for one queue. None: the host has nothing of
+    /// that sort, and the methods below serve.
+    fn ring(&self, _pool: &Pool) -> Option<Box<dyn Ring>> {
+        None
+    }
     /// Fills `to` from `offset`, and returns how many bytes there were: fewer than wanted if the disk was truncated.
     fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64>;
     /// Writes `from` at `offset`, and returns how many bytes that were: all of them.
@@ -85,17 +93,6 @@ pub struct Blk {
     /// `size_max` and `seg_max` (virtio 1.3, 5.2.4).
     size_max: u32,
     seg_max: u32,
-    errors: ErrorLog,
-}
-
-/// What serves one request queue.
-#[derive(Debug)]
-struct RequestLane {
-    disk: Arc<dyn Disk>,
-    id: [u8; ID_LEN],
-    /// Without VIRTIO_BLK_F_FLUSH a completed write is on the disk (virtio 1.3, 5.2.6.2).
-    write_through: bool,
-    chain: Chain,
     errors: ErrorLog,
 }
 
@@ -197,32 +194,12 @@ impl DeviceType for Blk {
         self.errors.clone()
     }
 
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
-        let lane = |_| {
-            Box::new(RequestLane {
-                disk: Arc::clone(&self.disk),
-                id: self.id,
-                write_through: true,
-                chain: Chain::default(),
-                errors: self.errors.clone(),
-            }) as _
+    fn into_lanes(self: Box<Self>, pool: &Pool) -> Vec<Box<dyn Lane>> {
+        let lane = |index| {
+            let ring = self.disk.ring(pool);
+            Box::new(RequestLane::new(index, Arc::clone(&self.disk), self.id, ring, self.errors.clone())) as _
         };
-        self.queue_sizes.iter().map(lane).collect()
-    }
-}
-
-impl Lane for RequestLane {
-    fn start(&mut self, features: u64) {
-        self.write_through = features & 1 << VIRTIO_BLK_F_FLUSH == 0;
-    }
-
-    fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal> {
-        let Self { disk, id, write_through, chain, errors } = self;
-        let Some(queue) = queues.get(index) else { return Ok(Turn::default()) };
-        queue.suppress_notifications()?;
-        queue.turn(chain, |gate, chain| {
-            request::serve(gate, index, chain, disk.as_ref(), id, *write_through, errors)
-        })
+        (0..self.num_queues()).map(lane).collect()
     }
 }
 

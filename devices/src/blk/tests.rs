@@ -4,6 +4,7 @@
 mod bounds;
 mod multi_queue;
 mod requests;
+mod ring;
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

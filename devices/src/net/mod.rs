@@ -19,6 +19,7 @@ use virtio_bindings::virtio_net::{
 use vm_memory::VolatileSlice;
 
 use crate::ErrorLog;
+use crate::pool::Pool;
 use crate::queue::Chain;
 use crate::virtio::{BOUNCE_SLOT, DeviceType, Kind, Lane};
 use pair::{Pair, PairLane, Pairs};
@@ -162,7 +163,7 @@ impl DeviceType for Net {
         self.errors.clone()
     }
 
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+    fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
         let lane = |(first_queue, pair): (u16, &Arc<Mutex<Pair>>)| {
             Box::new(PairLane {
                 first_queue,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::status::{Step, bit, names as status_names, step};
 use cvmm_firmware::Range;
 
-use super::{DeviceType, Handle, Interrupt, Kind, RESTRICTED_DMA, RestrictedDma, feature};
+use super::{DeviceType, Handle, HostIo, Interrupt, Kind, RESTRICTED_DMA, RestrictedDma, feature};
 use crate::HostErrors;
 use crate::pool::{Gate, Pool};
 use crate::queue::{Queue, QueueFeatures, QueueLayout};
@@ -248,6 +248,7 @@ impl Core {
             restricted: self.restricted,
             refused_offer: self.refused_offer.as_deref(),
             host_errors: self.handle.host_errors(),
+            host_io: self.handle.host_io(),
             queues: (0..).zip(&self.queues).filter_map(|(i, q)| q.last.map(|layout| (i, layout))).collect(),
         }
     }
@@ -348,6 +349,8 @@ pub struct Summary<'a> {
     pub refused_offer: Option<&'a str>,
     /// What went wrong on the host's side.
     pub host_errors: HostErrors,
+    /// How the host moves its data, if there are several ways.
+    pub host_io: Option<HostIo>,
     /// Index and layout of each queue that was enabled, as it was last.
     pub queues: Vec<(u16, QueueLayout)>,
 }

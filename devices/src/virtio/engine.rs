@@ -4,9 +4,9 @@
 use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{DeviceType, Lane};
+use super::{DeviceType, HostIo, Lane};
 use crate::pool::{Gate, Refusal};
 use crate::queue::Queue;
 use crate::waiters::{Waiters, lock};
@@ -39,9 +39,11 @@ impl Queues {
 /// another lane's lock for its turns. A turn ends after the request that is under way when somebody waits for the device, so
 /// a reset, which takes the locks one after the other, waits for at most that: when the register write returns, the device no
 /// longer touches the driver's memory.
+///
+/// Requests that a lane has under way on the host's side are waited for, too: nobody changes an engine that has any.
 #[derive(Debug)]
 pub struct Handle {
-    engines: Vec<Mutex<Engine>>,
+    engines: Vec<Shared>,
     /// The gate of each lane.
     gates: Vec<Gate>,
     /// The lane of each queue.
@@ -53,6 +55,8 @@ pub struct Handle {
     config_generation: AtomicU32,
     interrupt: Arc<dyn Interrupt>,
     errors: ErrorLog,
+    /// How the host moves data, on all lanes.
+    host_io: Option<HostIo>,
     name: String,
 }
 
@@ -66,8 +70,10 @@ impl Handle {
         let queues = device.max_queue_sizes().len();
         let lanes = (0u16..).take(queues).map(|queue| device.lane_of(queue)).collect();
         let errors = device.host_errors();
-        let engine = |lane| Mutex::new(Engine { lane, queues: Queues::default(), running: false, dma: true });
-        let engines: Vec<_> = device.into_lanes().into_iter().map(engine).collect();
+        let lanes_of_device = device.into_lanes(gate.pool());
+        let host_io = lanes_of_device.iter().map(|lane| lane.host_io());
+        let host_io = host_io.min_by_key(|io| *io == Some(HostIo::Ring)).flatten();
+        let engines: Vec<_> = lanes_of_device.into_iter().map(Shared::new).collect();
         let more = (1..engines.len()).map(|_| gate.for_another_thread());
         Self {
             gates: std::iter::once(gate.clone()).chain(more).collect(),
@@ -78,6 +84,7 @@ impl Handle {
             config_generation: AtomicU32::new(0),
             interrupt,
             errors,
+            host_io,
             name: name.into(),
         }
     }
@@ -133,8 +140,8 @@ impl Handle {
 
     /// Stops one queue for good.
     pub(super) fn stop_queue(&self, index: u16) {
-        let engine = self.lane_of(index).and_then(|lane| self.engines.get(lane));
-        let engine = engine.map(|engine| self.waiters.lock(engine));
+        let _waiter = self.waiters.announce();
+        let engine = self.lane_of(index).and_then(|lane| self.engines.get(lane)).map(Shared::settle);
         if let Some(queue) = engine.and_then(|mut engine| engine.queues.0.get_mut(usize::from(index))?.take())
         {
             drop(queue);
@@ -178,7 +185,8 @@ impl Handle {
             return self.record(refusal);
         }
         for (_, other) in self.engines.iter().enumerate().filter(|(other, _)| *other != lane) {
-            drop(self.waiters.lock(other));
+            let _waiter = self.waiters.announce();
+            drop(other.settle());
         }
         self.refuse(refusal);
     }
@@ -192,29 +200,35 @@ impl Handle {
 
     /// One turn at the queue with this `index`. `true` if there is more to do at once.
     pub fn serve(&self, index: u16) -> bool {
-        if self.waiters.any() {
+        let Some(lane) = self.lane_of(index) else { return false };
+        let Some(shared) = self.engines.get(lane) else { return false };
+        if self.waiters.any() && !shared.is_settling() {
             std::thread::yield_now();
             return true;
         }
-        let Some(lane) = self.lane_of(index) else { return false };
-        let Some(engine) = self.engines.get(lane) else { return false };
-        let mut engine = lock(engine);
+        let mut engine = lock(&shared.engine);
         let stopped = self.stopping.load(Ordering::Acquire) || self.needs_reset();
-        if !engine.running || !engine.dma || stopped {
-            return false;
+        let settling = shared.is_settling();
+        let Engine { lane: device, queues, running, dma } = &mut *engine;
+        let served = if *running && *dma && !stopped && !settling {
+            device.serve(index, queues)
+        } else {
+            device.complete(queues)
+        };
+        if settling && device.under_way() == 0 {
+            shared.settled.notify_all();
         }
-        let Engine { lane: device, queues, .. } = &mut *engine;
-        let served = device.serve(index, queues);
         self.errors.tell(&self.name);
         match served {
             Ok(turn) => {
                 if turn.interrupt {
                     self.interrupt.used_buffer(index);
                 }
-                turn.more
+                // What came while somebody waited is looked at afterwards.
+                turn.more || settling && device.under_way() == 0
             }
             Err(refusal) => {
-                engine.running = false;
+                *running = false;
                 // What was served before is the driver's: let it know.
                 self.interrupt.used_buffer(index);
                 self.refuse_in_turn(lane, refusal);
@@ -223,13 +237,28 @@ impl Handle {
         }
     }
 
+    /// The thread that serves this queue ends: what is under way there is waited for.
+    pub(crate) fn finish(&self, index: u16) {
+        if let Some(shared) = self.lane_of(index).and_then(|lane| self.engines.get(lane)) {
+            let Engine { lane, queues, running, .. } = &mut *lock(&shared.engine);
+            *running = false;
+            lane.settle(queues);
+            shared.settled.notify_all();
+        }
+    }
+
     /// What went wrong on the host's side so far.
     pub(super) fn host_errors(&self) -> HostErrors {
         self.errors.all()
     }
 
+    /// How the host moves data: by a ring if each lane has one.
+    pub(super) fn host_io(&self) -> Option<HostIo> {
+        self.host_io
+    }
+
     pub(super) fn host_fds(&self) -> Vec<(RawFd, u16)> {
-        self.engines.iter().flat_map(|engine| self.waiters.lock(engine).lane.host_fds()).collect()
+        self.engines.iter().flat_map(|shared| self.waiters.lock(&shared.engine).lane.host_fds()).collect()
     }
 
     /// How many wait for an engine.
@@ -242,7 +271,38 @@ impl Handle {
     fn each(&self, mut change: impl FnMut(usize, &mut Engine)) {
         // All turns end, not one after the other.
         let _waiter = self.waiters.announce();
-        self.engines.iter().enumerate().for_each(|(lane, engine)| change(lane, &mut lock(engine)));
+        self.engines.iter().enumerate().for_each(|(lane, shared)| change(lane, &mut shared.settle()));
+    }
+}
+
+/// An engine, and how one waits for it.
+#[derive(Debug)]
+struct Shared {
+    engine: Mutex<Engine>,
+    /// Somebody waits until nothing is under way. Meanwhile, nothing begins.
+    settling: AtomicBool,
+    settled: Condvar,
+}
+
+impl Shared {
+    fn new(lane: Box<dyn Lane>) -> Self {
+        let engine = Engine { lane, queues: Queues::default(), running: false, dma: true };
+        Self { engine: Mutex::new(engine), settling: AtomicBool::new(false), settled: Condvar::new() }
+    }
+
+    fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::Acquire)
+    }
+
+    /// The engine, when none of its requests is under way. Its worker completes them meanwhile.
+    fn settle(&self) -> MutexGuard<'_, Engine> {
+        let mut engine = lock(&self.engine);
+        while engine.lane.under_way() > 0 {
+            self.settling.store(true, Ordering::Release);
+            engine = self.settled.wait(engine).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.settling.store(false, Ordering::Release);
+        engine
     }
 }
 

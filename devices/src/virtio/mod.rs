@@ -19,10 +19,10 @@ use std::fmt::Debug;
 pub use self::core::{Core, Summary};
 pub use engine::{Engine, Handle, Interrupt, Queues};
 pub use restricted::{RESTRICTED_DMA, RestrictedDma};
-pub use worker::{EventFds, Worker};
+pub use worker::{EventFds, Finish, Worker};
 
 use crate::ErrorLog;
-use crate::pool::Refusal;
+use crate::pool::{Pool, Refusal};
 use crate::queue::{Turn, area_lengths};
 use std::os::fd::RawFd;
 
@@ -126,8 +126,19 @@ pub trait DeviceType: Debug + Send {
         ErrorLog::default()
     }
 
-    /// Takes the device apart, into its lanes.
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>>;
+    /// Takes the device apart, into its lanes, which move data from and to this pool.
+    fn into_lanes(self: Box<Self>, pool: &Pool) -> Vec<Box<dyn Lane>>;
+}
+
+/// How the host moves a device's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum HostIo {
+    /// A request at a time, each by a system call that waits for it.
+    #[serde(rename = "synchronous")]
+    Synchronous,
+    /// Several at a time, by io_uring.
+    #[serde(rename = "io_uring")]
+    Ring,
 }
 
 /// What serves some of a device's queues, on a thread of its own.
@@ -143,6 +154,28 @@ pub trait Lane: Debug + Send {
     /// # Errors
     /// What the lane refused. The device is then stopped until the driver resets it.
     fn serve(&mut self, index: u16, queues: &mut Queues) -> Result<Turn, Refusal>;
+
+    /// How many requests are under way on the host's side after a turn. Their memory is the driver's, so whoever stops the
+    /// lane waits until there are none.
+    fn under_way(&self) -> usize {
+        0
+    }
+
+    /// Gives back those that have completed, and begins nothing.
+    ///
+    /// # Errors
+    /// As for [`Lane::serve`].
+    fn complete(&mut self, _queues: &mut Queues) -> Result<Turn, Refusal> {
+        Ok(Turn::default())
+    }
+
+    /// Waits for those that are under way, and gives them back. On the lane's own thread.
+    fn settle(&mut self, _queues: &mut Queues) {}
+
+    /// How the host moves its data, if there are several ways.
+    fn host_io(&self) -> Option<HostIo> {
+        None
+    }
 
     /// Files on the host side whose readiness is work for this lane, each with the queue that is then served.
     fn host_fds(&self) -> Vec<(RawFd, u16)> {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use event_manager::{EventManager, SubscriberOps};
 
 use super::*;
-use crate::pool::Refusal;
+use crate::pool::{Pool, Refusal};
 use crate::queue::{Chain, QueueLayout, Turn};
 use crate::testing::{Desc, Driver, INDIRECT_DESC, Memory, REQUIRED, Transport, over_each_transport};
 
@@ -64,7 +64,7 @@ impl DeviceType for Toy {
     fn config_space(&self) -> Vec<u8> {
         (1..=10).collect()
     }
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+    fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
         vec![self]
     }
 }

@@ -80,11 +80,31 @@ impl Worker {
         workers
     }
 
+    /// For the end of its thread.
+    pub fn finish(&self) -> Finish {
+        let Self { handle, notifications, queues } = self;
+        let (handle, notifications) = (Arc::clone(handle), Arc::clone(notifications));
+        Finish(Self { handle, notifications, queues: queues.clone() })
+    }
+
     /// Turns are bounded; a queue that is not empty afterwards gets its next turn through the event loop, so that
     /// other events have theirs in between.
     fn again(&self, index: u16, more: bool) {
         if more {
             self.notifications.notify(u32::from(index));
+        }
+    }
+}
+
+/// What is left to do for a worker whose event loop has ended.
+#[derive(Debug)]
+pub struct Finish(Worker);
+
+impl Finish {
+    /// Waits, on the worker's thread, for what it has under way on the host's side.
+    pub fn run(self) {
+        for index in self.0.queues {
+            self.0.handle.finish(index);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use cvmm_devices::pool::Refusal;
+use cvmm_devices::pool::{Pool, Refusal};
 use cvmm_devices::queue::{self as real, parts};
 use cvmm_devices::virtio::{DeviceType, Kind, Lane, Queues};
 
@@ -53,7 +53,7 @@ impl DeviceType for Echo {
     fn config_space(&self) -> Vec<u8> {
         CONFIG.to_vec()
     }
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+    fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
         vec![self]
     }
 }

@@ -105,6 +105,8 @@ pub struct Device {
     pub dma: Dma,
     pub refused: u64,
     pub refusals: Vec<Refusal>,
+    #[serde(default)]
+    pub host_io: Option<String>,
     pub host_errors: HostErrors,
 }
 
@@ -201,6 +203,7 @@ impl Report {
             assert_eq!(shared, device.device_memory.is_none(), "{device:?}");
             assert_eq!(device.pci_address.is_some(), device.transport == "pci", "{device:?}");
             assert!(device.name.starts_with(&device.kind), "{device:?}");
+            assert_eq!(device.host_io.is_some(), device.kind == "blk", "{device:?}");
             assert_eq!(device.refusals.is_empty(), device.refused == 0, "{device:?}");
         }
         assert_eq!(self.refused, self.devices.iter().map(|device| device.refused).sum::<u64>());

@@ -54,6 +54,8 @@ pub enum DeviceKind {
         read_only: bool,
         /// Its bytes are the disk's, even if they look like a container format.
         raw: bool,
+        /// The host's page cache is not used.
+        direct: bool,
         /// Its ID string.
         serial: String,
         /// Number of request queues.
@@ -72,7 +74,7 @@ pub enum DeviceKind {
     Rng,
 }
 
-const BLK_KEYS: &[&str] = &["path", "ro", "format", "serial", "queues", "transport", "pool"];
+const BLK_KEYS: &[&str] = &["path", "ro", "format", "direct", "serial", "queues", "transport", "pool"];
 const NET_KEYS: &[&str] = &["tap", "mac", "queues", "transport", "pool"];
 
 type Parsed<T> = std::result::Result<T, String>;
@@ -87,6 +89,7 @@ pub(super) fn parse(args: &MachineArgs, pools: &[PoolConfig]) -> Result<Vec<Devi
                 path: path.ok_or_else(|| missing("blk", "path", keys, BLK_KEYS))?.into(),
                 read_only: keys.take_flag("ro")?,
                 raw: raw(keys)?,
+                direct: keys.take_flag("direct")?,
                 serial: serial(keys)?.unwrap_or_else(|| name.into()),
                 queues: queues(keys)?,
             };

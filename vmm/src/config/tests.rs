@@ -139,8 +139,14 @@ fn devices_are_named_in_order() {
         options,
         ["--blk path=a,,b,ro,serial=x", "--blk path=c", "--net tap=t0", "--rng", "--rng transport=pci"]
     );
-    let first =
-        DeviceKind::Blk { path: "a,b".into(), read_only: true, raw: false, serial: "x".into(), queues: 1 };
+    let first = DeviceKind::Blk {
+        path: "a,b".into(),
+        read_only: true,
+        raw: false,
+        direct: false,
+        serial: "x".into(),
+        queues: 1,
+    };
     assert_eq!(config.devices[0].kind, first);
     let net = DeviceKind::Net { tap: "t0".into(), mac: Mac::of_tap("t0"), queues: 1 };
     assert_eq!(config.devices[2].kind, net);
@@ -205,7 +211,7 @@ fn wrong_options_are_named() {
         ("--pool 64M --blk path=a,ro=1", "ro takes no value, but has '1'"),
         (
             "--pool 64M --blk path=a,rw",
-            "unknown key 'rw'; the keys are path, ro, format, serial, queues, transport, pool",
+            "unknown key 'rw'; the keys are path, ro, format, direct, serial, queues, transport, pool",
         ),
         ("--pool 64M --blk path=a,transport=usb", "transport: 'usb' is unknown; use mmio or pci"),
         ("--pool 64M --blk path=a,transport", "transport: '' is unknown"),

@@ -4,18 +4,21 @@
 #![allow(unsafe_code)]
 
 mod block;
+mod direct;
 mod format;
 mod lock;
+mod ring;
 mod writable;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use cvmm_devices::blk::{Blocks, Disk, SECTOR};
+use cvmm_devices::blk::{Blocks, Disk, Ring, SECTOR};
+use cvmm_devices::pool::Pool;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
@@ -23,7 +26,8 @@ use vm_memory::VolatileSlice;
 pub use block::discard_request;
 pub use lock::PATIENCE as LOCK_PATIENCE;
 
-use super::iovec::{count, retry, transfer_all};
+use super::iovec::{Batch, count, retry, transfer_all, transfer_batch};
+use direct::Direct;
 
 /// An open image.
 #[derive(Debug)]
@@ -60,10 +64,12 @@ impl Image {
     }
 }
 
-/// A disk image that this process holds the lock of.
-#[derive(Debug)]
+/// A disk image that this process holds the lock of. Clones share it.
+#[derive(Clone, Debug)]
 pub struct FileDisk {
     image: Arc<Image>,
+    /// The way past the page cache, if it is to be taken.
+    direct: Option<Arc<Direct>>,
     size: u64,
     read_only: bool,
     can_punch: bool,
@@ -92,7 +98,8 @@ impl FileDisk {
             return Err(format!("its size, {size} bytes, is not a multiple of {SECTOR}"));
         }
         let blocks = writable::is_block(&file).then(|| block::blocks(&file));
-        let mut disk = Self { image: Image::new(file, path), size, read_only, can_punch: false, blocks };
+        let image = Image::new(file, path);
+        let mut disk = Self { image, direct: None, size, read_only, can_punch: false, blocks };
         disk.can_punch = !read_only && disk.tries_to_punch();
         Ok(disk)
     }
@@ -168,6 +175,59 @@ impl FileDisk {
         Ok(())
     }
 
+    /// The same disk, which does not use the page cache.
+    ///
+    /// # Errors
+    /// Why that is not possible, for a message that names the option.
+    pub fn into_direct(self) -> Result<Self, String> {
+        let direct = Direct::open(&self.image.file, self.read_only)?;
+        Ok(Self { direct: Some(Arc::new(direct)), ..self })
+    }
+
+    /// Whether the page cache is not to be used.
+    fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// Whether this transfer goes past the page cache: it is to, and it has whole blocks.
+    fn bypasses_cache(&self, vectors: &[libc::iovec], offset: u64) -> bool {
+        self.direct.as_ref().is_some_and(|direct| direct.takes(vectors, offset))
+    }
+
+    /// The file for transfers that bypass the page cache, if there are any, or else for all.
+    fn transfers(&self) -> &File {
+        self.direct.as_ref().map_or(&self.image.file, |direct| direct.file())
+    }
+
+    /// The file for this transfer. The kernel keeps what is cached, and what is not, the same.
+    fn file(&self, vectors: &[libc::iovec], offset: u64) -> RawFd {
+        let file = if self.bypasses_cache(vectors, offset) { self.transfers() } else { &self.image.file };
+        file.as_raw_fd()
+    }
+
+    fn read_batch(&self, batch: Batch, offset: u64) -> io::Result<u64> {
+        transfer_batch(batch, |vectors, done| self.read_vectors(vectors, offset + done))
+    }
+
+    fn read_vectors(&self, vectors: &[libc::iovec], offset: u64) -> io::Result<usize> {
+        let (fd, at) = (self.file(vectors, offset), position(offset)?);
+        // SAFETY: the vectors are slices of pool memory, which is mapped for as long as the slices live; a guest that changes
+        // it meanwhile changes bytes that nobody in this process interprets.
+        retry(|| unsafe { libc::preadv(fd, vectors.as_ptr(), count(vectors), at) })
+    }
+
+    fn write_batch(&self, batch: Batch, offset: u64) -> io::Result<u64> {
+        transfer_batch(batch, |vectors, done| self.write_vectors(vectors, offset + done))
+    }
+
+    fn write_vectors(&self, vectors: &[libc::iovec], offset: u64) -> io::Result<usize> {
+        let (fd, at) = (self.file(vectors, offset), position(offset)?);
+        let len: usize = vectors.iter().map(|vector| vector.iov_len).sum();
+        self.ensure_long(offset + len as u64)?;
+        // SAFETY: as in `read_vectors`; the kernel only reads the memory.
+        retry(|| unsafe { libc::pwritev(fd, vectors.as_ptr(), count(vectors), at) })
+    }
+
     /// The image, to flush it at the end.
     pub fn image(&self) -> &Arc<Image> {
         &self.image
@@ -203,24 +263,11 @@ impl Disk for FileDisk {
     }
 
     fn read_at(&self, offset: u64, to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
-        let fd = self.image.file.as_raw_fd();
-        transfer_all(to, |vectors, done| {
-            let at = position(offset + done)?;
-            // SAFETY: the vectors are slices of pool memory, which is mapped for as long as the slices live; a guest
-            // that changes it meanwhile changes bytes that nobody in this process interprets.
-            retry(|| unsafe { libc::preadv(fd, vectors.as_ptr(), count(vectors), at) })
-        })
+        transfer_all(to, |vectors, done| self.read_vectors(vectors, offset + done))
     }
 
     fn write_at(&self, offset: u64, from: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<u64> {
-        let fd = self.image.file.as_raw_fd();
-        transfer_all(from, |vectors, done| {
-            let at = position(offset + done)?;
-            let len: usize = vectors.iter().map(|vector| vector.iov_len).sum();
-            self.ensure_long(offset + done + len as u64)?;
-            // SAFETY: as in `read_at`; the kernel only reads the memory.
-            retry(|| unsafe { libc::pwritev(fd, vectors.as_ptr(), count(vectors), at) })
-        })
+        transfer_all(from, |vectors, done| self.write_vectors(vectors, offset + done))
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -228,7 +275,15 @@ impl Disk for FileDisk {
     }
 
     fn blocks(&self) -> Blocks {
-        self.blocks.unwrap_or_default()
+        let blocks = self.blocks.unwrap_or_default();
+        match &self.direct {
+            Some(direct) => direct.blocks(blocks),
+            None => blocks,
+        }
+    }
+
+    fn ring(&self, pool: &Pool) -> Option<Box<dyn Ring>> {
+        ring::open(self, pool)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

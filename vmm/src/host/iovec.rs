@@ -18,19 +18,34 @@ pub(super) fn transfer_all<'a>(
 ) -> io::Result<u64> {
     let mut total = 0;
     loop {
-        let mut batch = Batch::fill(slices);
+        let batch = Batch::fill(slices);
+        let wanted = batch.len();
         if batch.pending().is_empty() {
             return Ok(total);
         }
-        while !batch.pending().is_empty() {
-            let done = transfer(batch.pending(), total)?;
-            if done == 0 {
-                return Ok(total);
-            }
-            total += done as u64;
-            batch.advance(done);
+        let done = transfer_batch(batch, |vectors, done| transfer(vectors, total + done))?;
+        total += done;
+        if done < wanted {
+            return Ok(total);
         }
     }
+}
+
+/// The same for one batch.
+pub(super) fn transfer_batch(
+    mut batch: Batch,
+    mut transfer: impl FnMut(&[libc::iovec], u64) -> io::Result<usize>,
+) -> io::Result<u64> {
+    let mut total = 0;
+    while !batch.pending().is_empty() {
+        let done = transfer(batch.pending(), total)?;
+        if done == 0 {
+            break;
+        }
+        total += done as u64;
+        batch.advance(done);
+    }
+    Ok(total)
 }
 
 /// Runs `transfer` once over all of `slices`, as one frame.
@@ -38,11 +53,7 @@ pub(super) fn transfer_once<'a>(
     slices: &mut dyn Iterator<Item = VolatileSlice<'a>>,
     transfer: impl FnOnce(&[libc::iovec]) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    let batch = Batch::fill(slices);
-    if slices.next().is_some() {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
-    transfer(batch.pending())
+    transfer(Batch::whole(slices)?.pending())
 }
 
 /// Makes a call again for as long as a signal interrupts it.
@@ -63,13 +74,28 @@ pub(super) fn count(vectors: &[libc::iovec]) -> libc::c_int {
     libc::c_int::try_from(vectors.len()).unwrap_or(libc::c_int::MAX)
 }
 
-struct Batch {
+/// Slices of one transfer, of which some were moved.
+pub(super) struct Batch {
     vectors: [libc::iovec; BATCH],
     start: usize,
     end: usize,
 }
 
 impl Batch {
+    /// All of `slices`: no more than fit.
+    pub(super) fn whole<'a>(slices: &mut dyn Iterator<Item = VolatileSlice<'a>>) -> io::Result<Self> {
+        let batch = Self::fill(slices);
+        if slices.next().is_some() {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(batch)
+    }
+
+    /// Bytes that were not moved yet.
+    pub(super) fn len(&self) -> u64 {
+        self.pending().iter().map(|vector| vector.iov_len as u64).sum()
+    }
+
     fn fill<'a>(slices: &mut dyn Iterator<Item = VolatileSlice<'a>>) -> Self {
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         let mut batch = Self { vectors: [empty; BATCH], start: 0, end: 0 };
@@ -81,7 +107,8 @@ impl Batch {
         batch
     }
 
-    fn pending(&self) -> &[libc::iovec] {
+    /// What was not moved yet.
+    pub(super) fn pending(&self) -> &[libc::iovec] {
         &self.vectors[self.start..self.end]
     }
 

@@ -95,8 +95,10 @@ pub fn open(config: &MachineConfig) -> Result<Vec<Opened>> {
 fn open_device(config: &DeviceConfig, pool_size: u64, deadline: Instant) -> Result<Opened> {
     let wrong = |reason: String| Error::argument(&config.option, reason);
     match &config.kind {
-        DeviceKind::Blk { path, read_only, raw, serial, queues } => {
-            let disk = FileDisk::open(path, *read_only, *raw, deadline).map_err(wrong)?;
+        DeviceKind::Blk { path, read_only, raw, direct, serial, queues } => {
+            let disk = FileDisk::open(path, *read_only, *raw, deadline);
+            let disk =
+                disk.and_then(|disk| if *direct { disk.into_direct() } else { Ok(disk) }).map_err(wrong)?;
             let image = Arc::clone(disk.image());
             let device = Box::new(Blk::new(Arc::new(disk), serial, pool_size, *queues));
             Ok(Opened { device, disk: (!read_only).then_some(image), is_down: false })

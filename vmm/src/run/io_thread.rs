@@ -69,6 +69,7 @@ impl IoThread {
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), event });
         let mut events: EventManager<Box<dyn MutEventSubscriber + Send>> =
             EventManager::new().map_err(|error| failed(&error))?;
+        let finish = worker.finish();
         events.add_subscriber(Box::new(worker));
         events.add_subscriber(Box::new(Waker(Arc::clone(&stop))));
         let until = Arc::clone(&stop);
@@ -77,9 +78,10 @@ impl IoThread {
             while !until.asked.load(Ordering::Acquire) {
                 if let Err(error) = events.run() {
                     exit.ask(Outcome::VmmError(format!("cvmm's event loop failed: {error}")));
-                    return;
+                    break;
                 }
             }
+            finish.run();
         };
         let thread = sandbox.spawn(name, ThreadKind::Device(kind), body)?;
         Ok(Self { stop, thread })

@@ -15,7 +15,10 @@ const THREAD: usize = 2;
 /// it has on PCI; for each pair of network queues one of the tap; and the event loop of each thread that serves queues.
 pub(super) fn most(machine: &MachineConfig) -> usize {
     let queues = |kind: &DeviceKind| match kind {
-        DeviceKind::Blk { queues, .. } => 2 * usize::from(*queues) + more_threads(*queues),
+        DeviceKind::Blk { queues, direct, .. } => {
+            // A ring for each.
+            3 * usize::from(*queues) + more_threads(*queues) + usize::from(*direct)
+        }
         DeviceKind::Net { queues, .. } => {
             2 * (2 * usize::from(*queues) + 1) + usize::from(*queues) + more_threads(*queues)
         }

@@ -99,6 +99,7 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                     calls.extend(
                         [
                             libc::SYS_preadv,
+                            libc::SYS_preadv2,
                             libc::SYS_pwritev,
                             libc::SYS_fdatasync,
                             libc::SYS_fallocate,
@@ -106,6 +107,9 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                         ]
                         .map(|call| (call, When::Always)),
                     );
+                    // Hands over, and waits; the ring itself is restricted.
+                    let enter = [0, u64::from(IORING_ENTER_GETEVENTS)];
+                    calls.push((libc::SYS_io_uring_enter, When::OneOf { argument: 3, values: enter.into() }));
                     // Of a block device; its other requests are not for us.
                     ioctls.push(disk::discard_request());
                 }
@@ -188,6 +192,9 @@ fn common(kind: ThreadKind) -> Vec<Allowed> {
 
 const FAULTS: [libc::c_int; 6] =
     [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP];
+
+/// Linux, include/uapi/linux/io_uring.h.
+const IORING_ENTER_GETEVENTS: u32 = 1;
 
 /// Stacks of recent glibc have guard pages of this kind (Linux 6.13, include/uapi/asm-generic/mman-common.h).
 const MADV_GUARD_INSTALL: libc::c_int = 102;
@@ -301,7 +308,7 @@ mod tests {
         libc::SYS_userfaultfd,
         libc::SYS_memfd_create,
         libc::SYS_io_uring_setup,
-        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
         libc::SYS_add_key,
         libc::SYS_keyctl,
         libc::SYS_init_module,
@@ -314,8 +321,15 @@ mod tests {
         libc::SYS_dup3,
     ];
 
-    /// The other calls that write to a file are for the one kind of thread that has a disk.
-    const DISK: &[c_long] = &[libc::SYS_preadv, libc::SYS_pwritev, libc::SYS_fallocate, libc::SYS_lseek];
+    /// The other calls that read and write a file are for the one kind of thread that has a disk.
+    const DISK: &[c_long] = &[
+        libc::SYS_preadv,
+        libc::SYS_preadv2,
+        libc::SYS_pwritev,
+        libc::SYS_fallocate,
+        libc::SYS_lseek,
+        libc::SYS_io_uring_enter,
+    ];
 
     #[test]
     fn no_thread_may_call_what_leads_out() {

@@ -223,7 +223,10 @@ fn disks() {
         (disk("", ""), "Is a directory"),
         (disk("empty", ""), "it is empty"),
         (disk("odd", ""), "its size, 1049087 bytes, is not a multiple of 512"),
-        (disk("good", ",rw"), "unknown key 'rw'; the keys are path, ro, format, serial, queues, transport"),
+        (
+            disk("good", ",rw"),
+            "unknown key 'rw'; the keys are path, ro, format, direct, serial, queues, transport",
+        ),
         (disk("good", ",transport=usb"), "transport: 'usb' is unknown; use mmio or pci"),
         (disk("good", ",queues=0"), "queues: '0' is not a number from 1 to 8"),
         (disk("good", ",queues=9"), "queues: '9' is not a number from 1 to 8"),

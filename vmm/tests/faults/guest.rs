@@ -58,11 +58,21 @@ impl Guest {
     /// A guest with a disk of 128 sectors, which is the file `disk` in its folder. None, and a word about it, where there is no
     /// KVM.
     pub fn with_disk() -> Option<(Self, TempDir)> {
+        Self::with_disk_and(|_| {})
+    }
+
+    /// The same, on a host that has no io_uring for us: each read is a call of the disk's thread.
+    pub fn with_disk_without_io_uring() -> Option<(Self, TempDir)> {
+        Self::with_disk_and(place::without_io_uring)
+    }
+
+    fn with_disk_and(prepare: impl FnOnce(&mut Command)) -> Option<(Self, TempDir)> {
         if !kvm() {
             return None;
         }
         let folder = TempDir::new().unwrap();
         let mut command = cvmm(folder.path());
+        prepare(&mut command);
         command.arg(blk(&place::image(folder.path(), 128)));
         Some((Self::start(command, folder.path()), folder))
     }

@@ -23,7 +23,7 @@ fn error(errno: Errno) -> Fault {
 /// The status byte of just that request says so; the next ones are served.
 #[test]
 fn a_call_that_fails_is_the_error_of_one_request() {
-    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk_without_io_uring() else { return };
     guest.orders(&[("write 0 0 64 7", "0"), ("flush 0", "0")]);
     let mut expected = Vec::new();
     for (operation, order, call, errno) in [
@@ -46,6 +46,42 @@ fn a_call_that_fails_is_the_error_of_one_request() {
     guest.end().exit_code(0).host_errors("blk0", &expected);
 }
 
+/// The report says which way it was. With io_uring, a look at the cache that comes short, is interrupted or is not possible is
+/// no error: the ring reads. Nor is one of the kernel that takes no request from it now, or never again.
+#[test]
+fn reads_go_on_with_and_without_io_uring() {
+    if io_uring::IoUring::new(1).is_err() {
+        return crate::common::not_tested("there is no io_uring here");
+    }
+    for (with, expected) in [(true, "io_uring"), (false, "synchronous")] {
+        let Some((mut guest, _folder)) =
+            (if with { Guest::with_disk() } else { Guest::with_disk_without_io_uring() })
+        else {
+            return;
+        };
+        guest.orders(&[("write 0 0 64 9", "0"), ("read 0 0 64", "0 9")]);
+        if with {
+            let (look, enter) = (libc::SYS_preadv2, libc::SYS_io_uring_enter);
+            for plan in [
+                &[(look, error(Errno::EINTR)), (look, Fault::Short(100))][..],
+                &[(look, error(Errno::EAGAIN)), (enter, error(Errno::EINTR)), (enter, error(Errno::EAGAIN))],
+                &[(look, error(Errno::EAGAIN)), (enter, error(Errno::EBADF))],
+                &[(look, error(Errno::EAGAIN))],
+                &[(look, error(Errno::EOPNOTSUPP))],
+            ] {
+                let tracer = inject(&guest.task("blk0"), plan);
+                guest.orders(&[("read 0 0 64", "0 9")]);
+                tracer.join().unwrap();
+            }
+            guest.orders(&[("write 0 0 64 8", "0"), ("read 0 0 64", "0 8")]);
+        }
+        let ended = guest.end();
+        ended.exit_code(0).host_errors("blk0", &[]);
+        assert_eq!(ended.report["devices"][0]["host_io"], expected, "{}", ended.log);
+        assert_eq!(ended.log.contains("io_uring takes no more requests"), with, "{}", ended.log);
+    }
+}
+
 /// A write that can't be finished is an error, and not a shorter write.
 #[test]
 fn a_write_that_is_cut_short_and_then_fails_is_an_error() {
@@ -61,7 +97,7 @@ fn a_write_that_is_cut_short_and_then_fails_is_an_error() {
 /// A read that can't be finished is an error as well: so is one that finds the end of the disk too early.
 #[test]
 fn a_read_that_is_cut_short_and_then_fails_is_an_error() {
-    let Some((mut guest, _folder)) = Guest::with_disk() else { return };
+    let Some((mut guest, _folder)) = Guest::with_disk_without_io_uring() else { return };
     guest.orders(&[("write 0 0 8 9", "0")]);
     for then in [error(Errno::EIO), Fault::Short(0)] {
         let plan = [(libc::SYS_preadv, Fault::Short(100)), (libc::SYS_preadv, then)];
@@ -108,7 +144,7 @@ fn entropy_is_whole_or_none() {
 /// The guest does not notice.
 #[test]
 fn calls_that_are_interrupted_or_cut_short_go_on() {
-    let Some((mut guest, folder)) = Guest::with_disk() else { return };
+    let Some((mut guest, folder)) = Guest::with_disk_without_io_uring() else { return };
     let interrupted = error(Errno::EINTR);
     for (order, answer, call, faults) in [
         ("write 0 0 64 3", "0", libc::SYS_pwritev, [Fault::Short(1), interrupted, Fault::Short(8193)]),

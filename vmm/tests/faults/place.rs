@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 use tempfile::TempDir;
 
 /// Takes this thread into a world of its own. `false`, and a word about it, where that is not allowed.
@@ -62,4 +64,19 @@ pub fn image(folder: &Path, sectors: u64) -> PathBuf {
     let path = folder.join("disk");
     fs::File::create(&path).unwrap().set_len(sectors * 512).unwrap();
     path
+}
+
+/// Has a program that is to be started live where io_uring is forbidden, as in many containers.
+#[allow(unsafe_code)]
+pub fn without_io_uring(command: &mut Command) {
+    let rules = [(nix::libc::SYS_io_uring_setup, Vec::new())];
+    let refused = SeccompAction::Errno(nix::libc::EPERM.cast_unsigned());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules.into(), SeccompAction::Allow, refused, arch).unwrap();
+    let filter: BpfProgram = filter.try_into().unwrap();
+    // SAFETY: two system calls on memory that was there before the fork.
+    unsafe {
+        command
+            .pre_exec(move || apply_filter(&filter).map_err(|_| std::io::ErrorKind::PermissionDenied.into()));
+    }
 }

@@ -105,13 +105,15 @@ fn run(mut cvmm: Command, scenario: &str, victims: Victims, capture: Option<&Cap
 fn most_memory(victims: &Victims) -> usize {
     const OF_CVMM: usize = 8704;
     const OF_DEVICE: usize = 64;
+    // With a ring, and what is under way there.
+    const OF_DISK: usize = 96;
     const OF_NET: usize = 192;
     // A thread, and a buffer for a frame.
     const OF_MORE_PAIRS: usize = 128;
     // On both transports, and the witness.
-    let others = 2 * (victims.disks + victims.rngs) + 1;
+    let (disks, others) = (2 * victims.disks, 2 * victims.rngs + 1);
     let of_net = OF_NET + OF_MORE_PAIRS * (victims.pairs - 1);
-    (MEMORY << 10) + OF_CVMM + OF_DEVICE * others + of_net * 2 * victims.nets
+    (MEMORY << 10) + OF_CVMM + OF_DEVICE * others + OF_DISK * disks + of_net * 2 * victims.nets
 }
 
 /// The most memory that a process had resident, guest memory included, in KiB. None once it has ended.

@@ -123,7 +123,7 @@ fn several_pairs_are_offered_if_there_are_several() {
     let fds: Vec<_> = wires.iter().map(|wire| wire.1.as_raw_fd()).collect();
     // A lane for each pair; the control queue is the first one's.
     assert_eq!((0..7).map(|queue| three.lane_of(queue)).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2, 0]);
-    let lanes = Box::new(three).into_lanes();
+    let lanes = Box::new(three).into_lanes(Memory::new().gate.pool());
     let host_fds: Vec<_> = lanes.iter().map(|lane| lane.host_fds()).collect();
     assert_eq!(host_fds, [[(fds[0], 0)], [(fds[1], 2)], [(fds[2], 4)]]);
     // Not to be had from the options, and no reason to panic.

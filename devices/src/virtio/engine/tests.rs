@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
+use crate::pool::Pool;
 use crate::queue::Turn;
 use crate::testing::{Interrupts, Memory};
 use crate::virtio::tests::Loop;
@@ -45,7 +46,7 @@ impl DeviceType for Busy {
     fn config_space(&self) -> Vec<u8> {
         Vec::new()
     }
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+    fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
         vec![self]
     }
 }
@@ -78,7 +79,7 @@ fn work_that_gives_way_is_done_afterwards() {
             let (passed, has_passed) = channel();
             let (go_on, goes_on) = channel();
             // As if a turn at queue 1 were under way.
-            let turn = handle.engines[0].lock().unwrap();
+            let turn = handle.engines[0].engine.lock().unwrap();
             let vcpu = scope.spawn(|| handle.stop_queue(1));
             let deadline = Instant::now() + LIMIT;
             while handle.waiting() == 0 {

@@ -134,7 +134,7 @@ fn a_device_with_too_many_queues_does_not_fit() {
         fn config_space(&self) -> Vec<u8> {
             vec![7; 8]
         }
-        fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+        fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
             vec![self]
         }
     }

@@ -70,7 +70,14 @@ fn a_flush_reaches_the_file() {
     let (_reader, writer) = std::io::pipe().unwrap();
     let file = File::from(std::os::fd::OwnedFd::from(writer));
     let unflushable = Image::new(file, Path::new("pipe"));
-    let pipe = FileDisk { image: unflushable, size: 512, read_only: false, can_punch: false, blocks: None };
+    let pipe = FileDisk {
+        image: unflushable,
+        direct: None,
+        size: 512,
+        read_only: false,
+        can_punch: false,
+        blocks: None,
+    };
     assert!(pipe.flush().is_err());
     assert!(open(image(512).path(), false, false).unwrap().flush().is_ok());
 }

@@ -44,7 +44,7 @@ impl DeviceType for Two {
     fn lane_of(&self, queue: u16) -> usize {
         queue.into()
     }
-    fn into_lanes(self: Box<Self>) -> Vec<Box<dyn Lane>> {
+    fn into_lanes(self: Box<Self>, _pool: &Pool) -> Vec<Box<dyn Lane>> {
         self.0.into_iter().map(|lane| Box::new(lane) as _).collect()
     }
 }
