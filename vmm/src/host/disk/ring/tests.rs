@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use io_uring::squeue;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -62,7 +63,8 @@ fn image() -> NamedTempFile {
 
 /// `None`, and a word about it, where there is no io_uring.
 fn ring(image: &Path, memory: &Memory, read_only: bool, direct: bool) -> Option<DiskRing> {
-    let disk = FileDisk::open(image, read_only, true, std::time::Instant::now()).unwrap();
+    // The kernel lets go of the file of a ring that was dropped, and so of its lock, a moment later.
+    let disk = FileDisk::open(image, read_only, true, Instant::now() + Duration::from_secs(5)).unwrap();
     let disk = match direct {
         true => match disk.into_direct() {
             Ok(disk) => disk,
