@@ -3,6 +3,7 @@
 //! together.
 
 mod lanes;
+mod polling;
 
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
