@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod build;
+pub mod frame;
 pub mod guest;
 pub mod record;
 pub mod speed;

@@ -3,6 +3,9 @@
 
 use core::fmt;
 
+/// So many times as long as it measures, a guest waits for the first request to be completed, and for the last ones.
+pub const PATIENCE: u32 = 100;
+
 /// What is done again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {

@@ -139,7 +139,7 @@ enum LabCommand {
         /// Measure cvmm and the programs of --peer only: no fio, no QEMU
         #[arg(long, requires = "native")]
         alone: bool,
-        /// More options for cvmm's disk, such as serial=x
+        /// More options for cvmm's disk, such as direct
         #[arg(long, value_name = "OPTIONS", requires = "native")]
         disk_options: Option<String>,
         /// Guest kernel to use instead of the project's patched one

@@ -45,7 +45,7 @@ pub fn run(hardware: Hardware, start: u64, program: (u64, u64), second: &'static
     let done = match machine.scenario("matrix") {
         Some("rfc") => rfc::run(&machine, &mut uart),
         Some("orders") => orders::run(&machine, &mut uart),
-        Some("speed") => speed::run(&machine, &mut uart),
+        Some("speed") => speed::run(&machine, &mut uart, second),
         Some(scenario) => match cases_of(scenario) {
             Some((kind, "messages")) => messages::run(&machine, &mut uart, kind),
             Some((kind, "behaviour")) => {

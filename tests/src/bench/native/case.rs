@@ -25,6 +25,8 @@ pub struct Case {
 
 const SMALL: u32 = 4 << 10;
 const LARGE: u32 = 128 << 10;
+/// Of a frame; what a wire takes comes from it by segmentation.
+const LONG: u32 = 64 << 10;
 const DEPTHS: [u16; 4] = [1, 8, 32, 64];
 
 const RANDOM_READ: Order = Order {
@@ -61,13 +63,19 @@ impl Case {
             {
                 orders.push(Order { load, queues, pci, depth: 32, event_idx: true, ..RANDOM_READ });
             }
+            orders.push(Order { queues: 2, cpus: 2, pci, depth: 32, event_idx: true, ..RANDOM_READ });
+            for (load, bytes) in
+                [64, LONG].into_iter().flat_map(|bytes| [(Load::Send, bytes), (Load::Receive, bytes)])
+            {
+                orders.push(Order { load, bytes, pci, depth: 64, event_idx: true, ..RANDOM_READ });
+            }
             orders.push(Order { load: Load::Entropy, pci, depth: 8, event_idx: true, ..RANDOM_READ });
         }
         let cold = |order| Self { order, cache: Cache::Cold };
         let mut cases: Vec<_> = orders.into_iter().map(|order| Self { order, cache: Cache::Warm }).collect();
         cases.extend(DEPTHS.map(|depth| cold(Order { depth, event_idx: true, ..RANDOM_READ })));
-        for queues in [2, 4] {
-            cases.push(cold(Order { queues, depth: 32, event_idx: true, ..RANDOM_READ }));
+        for (queues, cpus) in [(2, 1), (4, 1), (2, 2)] {
+            cases.push(cold(Order { queues, cpus, depth: 32, event_idx: true, ..RANDOM_READ }));
         }
         let load = Load::SequentialRead;
         cases.push(cold(Order { load, bytes: LARGE, depth: 8, event_idx: true, ..RANDOM_READ }));
@@ -98,6 +106,11 @@ impl Case {
     pub fn is_chosen(&self, filter: &str) -> bool {
         let name = self.name();
         filter.split_whitespace().all(|word| name.split(' ').any(|other| other == word))
+    }
+
+    /// Whether the device is a network device.
+    pub fn is_net(&self) -> bool {
+        self.order.load.device() == 1
     }
 
     /// Whether the device is a disk.
@@ -137,7 +150,7 @@ mod tests {
         assert_eq!(chosen("").len(), Case::all().len());
     }
 
-    /// A lane has 256 descriptors, a request of a disk three of them, and all of it is in a pool of 32 MiB.
+    /// A queue has 256 descriptors, a request of a disk three of them, and all of it is in a pool of 32 MiB.
     #[test]
     fn all_cases_fit_the_guest() {
         for Case { order, .. } in Case::all() {

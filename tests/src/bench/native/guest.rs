@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use cvmm_hostile::speed::{Done, Order};
+use cvmm_hostile::speed::{self, Done, Order};
 use serde_json::Value;
 
 use super::calls::Calls;
@@ -63,15 +63,16 @@ impl Run<'_> {
 
     fn converse(&self, guest: &mut Guest, order: &Order) -> Result<Sample> {
         let time = Duration::from_secs_f64(self.clock.seconds(order.ticks));
+        let patience = time * speed::PATIENCE;
         guest.wait_for("ready", PATIENCE)?;
         guest.tell(&order.to_string())?;
-        guest.wait_for("set", PATIENCE + time)?;
+        guest.wait_for("set", PATIENCE + patience * 4)?;
         let pid = guest.child.id();
         let mut calls = self.count_calls.then(|| Calls::of(&threads::of_devices(pid)?)).transpose()?;
         let exits = || io::probe::exits(pid).ok();
         let (before, exits_before, start) = (Threads::of(pid)?, exits(), Instant::now());
         guest.tell("go")?;
-        let line = guest.wait_for("done", PATIENCE + 2 * time)?;
+        let line = guest.wait_for("done", PATIENCE + patience * 4)?;
         let elapsed = start.elapsed().as_secs_f64();
         let (after, exits_after) = (Threads::of(pid)?, exits());
         let calls = calls.as_mut().map(Calls::count).transpose()?;

@@ -9,6 +9,7 @@ mod clock;
 mod disk;
 mod fio;
 mod guest;
+mod net;
 mod peer;
 mod sample;
 mod summary;
@@ -18,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cvmm_hostile::speed::Order;
+use cvmm_hostile::speed::{Load, Order};
 use tempfile::TempDir;
 
 use super::summary::{Place, load_now};
@@ -29,6 +30,7 @@ use case::{Cache, Case};
 use clock::Clock;
 use disk::Disk;
 use guest::Run;
+use net::Net;
 use peer::{Peer, Program, Start};
 use sample::Sample;
 use summary::{Report, Results, Turns};
@@ -67,8 +69,8 @@ pub fn bench(plan: &Plan) -> Result<i32> {
     }
     let kvm = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
     kvm.context("the bare-metal guest needs a /dev/kvm, be it a software one")?;
-    let cvmm = build::static_programs()?.cvmm;
-    let report = Bench::new(plan, &cvmm)?.measure(&cases)?;
+    let host = Host::kvm()?;
+    let report = Bench::new(plan, &host, &cases)?.measure(&host, &cases)?;
     print!("{}", report.table());
     write_json(plan.json.as_deref(), &report.json())?;
     // Another's failure is its own.
@@ -85,12 +87,16 @@ struct Bench<'a> {
     clock: Clock,
     warm: Disk,
     cold: Disk,
+    net: Option<Net>,
     folder: TempDir,
 }
 
 impl<'a> Bench<'a> {
-    fn new(plan: &'a Plan, cvmm: &Path) -> Result<Self> {
-        let (peers, missing) = peers(plan, cvmm);
+    fn new(plan: &'a Plan, host: &Host, cases: &[Case]) -> Result<Self> {
+        let cvmm = host.cvmm();
+        let (peers, mut missing) = peers(plan, cvmm);
+        let net = cases.iter().any(Case::is_net).then(|| Net::new(host));
+        let net = net.and_then(|net| net.inspect_err(|error| missing.push(format!("net: {error:#}"))).ok());
         // On a real disk: a tmpfs is always in memory.
         fs::create_dir_all(workspace::lab_dir())?;
         let folder = tempfile::Builder::new().prefix("native-").tempdir_in(workspace::lab_dir())?;
@@ -103,18 +109,22 @@ impl<'a> Bench<'a> {
             clock: Clock::look(),
             warm: disk("warm", WARM_MIB),
             cold: disk("cold", COLD_MIB),
+            net,
             folder,
         })
     }
 
-    fn measure(self, cases: &[Case]) -> Result<Report> {
+    fn measure(self, host: &Host, cases: &[Case]) -> Result<Report> {
         let load_before = load_now()?;
         let mut results = Vec::new();
         for (number, case) in (1..).zip(cases) {
+            if case.is_net() && self.net.is_none() {
+                continue;
+            }
             eprintln!("lab: {number} of {}: {}", cases.len(), case.name());
             results.push(self.by_turns(case));
         }
-        let mut place = Place::of(&Host::kvm()?)?;
+        let mut place = Place::of(host)?;
         // It takes minutes, and one number would hide what was before.
         place.load = format!("{load_before} before, {} after", place.load);
         let Plan { rounds, seconds, .. } = *self.plan;
@@ -169,8 +179,19 @@ impl<'a> Bench<'a> {
             let order = Order { ticks: clock.ticks(self.plan.seconds), ..case.order };
             Run { program, arguments: &arguments, folder, count_calls, clock }.measure(&order)
         };
+        let _frames = match (&self.net, case.order.load) {
+            (Some(net), Load::Receive) => Some(net.generate(case.order.bytes)?),
+            _ => None,
+        };
+        let sent = || self.net.as_ref().map_or(Ok(0), Net::sent);
+        let sent_before = sent()?;
         // Where they can't be counted, the round is still one to warm up.
-        count(count_calls && calls::Calls::of(&[0]).is_ok())
+        let sample = count(count_calls && calls::Calls::of(&[0]).is_ok())?;
+        let sent = sent()? - sent_before;
+        if case.order.load == Load::Send && sent < sample.requests {
+            bail!("{} frames were sent, and {sent} are there", sample.requests);
+        }
+        Ok(sample)
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::case::Case;
+use super::net::TAP;
 use crate::bench::vmm::{QEMU_REST, words};
 
 /// Guest memory of cvmm, and its pool; others have more, all of which their devices reach.
@@ -103,11 +104,12 @@ pub struct Start<'a> {
 impl Peer {
     /// Why it can't run this case, if so.
     pub fn obstacle(&self, case: &Case) -> Option<&'static str> {
-        let Order { pci, queues, .. } = case.order;
+        let Order { pci, queues, cpus, .. } = case.order;
         match self.program {
             Program::Cvmm => None,
             Program::Fio { .. } if !case.is_disk() => Some("reads and writes files only"),
             Program::Fio { .. } => None,
+            _ if cpus > 1 => Some("the guest starts its second CPU on cvmm only"),
             _ if pci => Some("the guest finds its devices on virtio-mmio only"),
             Program::Firecracker { .. } if queues > 1 => Some("its disks have one queue"),
             Program::Firecracker { .. } | Program::Qemu => None,
@@ -144,6 +146,9 @@ impl Peer {
 
 fn cvmm_device(case: &Case, disk: &str, options: Option<&str>) -> String {
     let transport = if case.order.pci { "transport=pci" } else { "transport=mmio" };
+    if case.is_net() {
+        return format!("--net tap={TAP},{transport}");
+    }
     if !case.is_disk() {
         return format!("--rng {transport}");
     }
@@ -156,6 +161,11 @@ fn cvmm_device(case: &Case, disk: &str, options: Option<&str>) -> String {
 
 /// As cvmm does it: through the page cache, and no flush unless the guest asks for one. Both words are QEMU's defaults.
 fn qemu_device(case: &Case, disk: &str) -> String {
+    if case.is_net() {
+        return format!(
+            "-netdev tap,id=net,ifname={TAP},script=no,downscript=no,vhost=off -device virtio-net-device,netdev=net"
+        );
+    }
     if !case.is_disk() {
         return "-device virtio-rng-device".into();
     }
@@ -179,6 +189,8 @@ fn firecracker(case: &Case, guest: &str, disk: &str, engine: &str) -> Value {
             "drive_id": "disk", "path_on_host": disk, "is_root_device": false, "is_read_only": false,
             "cache_type": "Writeback", "io_engine": engine,
         }]);
+    } else if case.is_net() {
+        configuration["network-interfaces"] = json!([{ "iface_id": "net", "host_dev_name": TAP }]);
     } else {
         configuration["entropy"] = json!({});
     }

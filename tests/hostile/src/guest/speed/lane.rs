@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A queue with its requests, each in a slot of its own, which is offered again as soon as it is used.
 
+use super::clock;
 use super::queue::Queue;
-use super::{clock, frame};
+use crate::frame;
 use crate::guest::Hardware;
 use crate::speed::{Load, Order};
 use crate::table::subject::{Descriptor, NEXT, WRITE};
@@ -16,6 +17,8 @@ pub(super) const HEAD: u64 = 32;
 const STATUS: u64 = 16;
 /// Descriptors of a request: of a disk header, data and status.
 const CHAIN: u16 = 3;
+/// Bytes before a frame.
+pub(super) const HEADER: u64 = frame::HEADER as u64;
 const NO_STATUS: u8 = 0xee;
 
 /// Blocks of the disk that one lane uses: the first, and how many.
@@ -98,7 +101,7 @@ impl Lane {
         match self.load {
             Load::Entropy => describe(slot, data, length, WRITE),
             Load::Receive => describe(slot, data, u32::try_from(self.slots.stride).unwrap_or(0), WRITE),
-            Load::Send => describe(slot, data, frame::write(self.hardware, data, length), 0),
+            Load::Send => describe(slot, data, self.write_frame(data, length), 0),
             _ => {
                 let (kind, direction) = if self.load.is_write() { (OUT, 0) } else { (IN, WRITE) };
                 self.hardware.write(head, kind);
@@ -109,6 +112,15 @@ impl Lane {
                 describe(first + 2, head + STATUS, 1, WRITE);
             }
         }
+    }
+
+    /// Writes a frame of this length, after its header. Returns the length of both.
+    fn write_frame(&self, at: u64, length: u32) -> u32 {
+        let (header, frame) = frame::start(length);
+        let bytes = header.into_iter().chain(frame).chain(core::iter::repeat(0));
+        let total = HEADER + u64::from(length);
+        (at..at + total).zip(bytes).for_each(|(at, byte)| self.hardware.write(at, byte));
+        u32::try_from(total).unwrap_or(0)
     }
 
     fn head(&self, slot: u16) -> u64 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A driver's steps up to DRIVER_OK (virtio 1.3, 3.1.1), and where things are in the pool.
 
-use super::frame::HEADER;
-use super::lane::{Blocks, HEAD, Lane, Slots};
+use super::lane::{Blocks, HEAD, HEADER, Lane, Slots};
 use super::queue::{BYTES, MAX_SIZE, Queue};
 use super::{Lanes, MAX_QUEUES, Result};
+use crate::frame::LONGEST;
 use crate::guest::device::{ACCESS_PLATFORM, Device, EVENT_IDX, VERSION_1};
 use crate::guest::machine::Machine;
 use crate::guest::pci;
@@ -15,8 +15,6 @@ const BLK_FLUSH: u64 = 1 << 9;
 const BLK_MQ: u64 = 1 << 12;
 /// VIRTIO_NET_F_CSUM, GUEST_CSUM, GUEST_TSO4, HOST_TSO4: frames may be longer than what a wire takes.
 const NET_OFFLOADS: u64 = 1 | 1 << 1 | 1 << 7 | 1 << 11;
-/// Frames longer than this need them.
-const LONGEST: u32 = 1514;
 /// What a buffer must hold then, with the header (virtio 1.3, 5.1.6.3.1).
 const LONG_BUFFER: u64 = 65562;
 const SECTOR: u64 = 512;
@@ -37,6 +35,9 @@ pub(super) fn set_up(machine: &Machine, order: &Order) -> Result<Lanes> {
     let features = features(order);
     if event_idx && offered & EVENT_IDX == 0 {
         return Err("the device has no event indices");
+    }
+    if features & !offered & NET_OFFLOADS != 0 && load.device() == 1 {
+        return Err("the device takes no long frames");
     }
     if !device.accept(features & offered) {
         return Err("the device does not take the features");
