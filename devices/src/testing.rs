@@ -19,7 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileSlice,
+};
 use vmm_sys_util::tempfile::TempFile;
 
 use crate::pool::{Gate, Pool, Refusals};
@@ -252,6 +254,17 @@ impl Driver {
         }
         elements
     }
+}
+
+/// Fills these parts with a frame, as a tap does: what does not fit is cut off. Returns how many bytes those were.
+pub(crate) fn scatter(frame: &[u8], to: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> usize {
+    let mut rest = frame;
+    for slice in to {
+        let (now, later) = rest.split_at(slice.len().min(rest.len()));
+        slice.copy_from(now);
+        rest = later;
+    }
+    frame.len() - rest.len()
 }
 
 /// Counts interrupts.

@@ -2,6 +2,7 @@
 //! Network device (virtio 1.3, 5.1): pairs of queues, each on a queue of a tap, whose packets carry the same header as
 //! ours, so that checksum and segmentation offloads cost nothing here.
 
+mod ahead;
 mod control;
 mod pair;
 mod receive;
@@ -83,8 +84,9 @@ pub trait Tap: Debug + Send {
     fn attach(&mut self, attached: bool) -> io::Result<()>;
     /// Says what the guest can take, on any queue.
     fn set_offloads(&mut self, offloads: ReceiveOffloads) -> io::Result<()>;
-    /// The next frame, or `WouldBlock`. Returns its length.
-    fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize>;
+    /// The next frame, or `WouldBlock`: fills these parts, in their order, as far as it goes. Returns its length, or that of
+    /// all parts if it does not fit. There are as many parts at most as a queue has descriptors, and two more.
+    fn receive(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<usize>;
     /// Sends one frame, in parts.
     fn send(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<()>;
     /// Its file, to wait for frames.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Frames from the tap into the driver's buffers (virtio 1.3, 5.1.6.4).
 
-use std::io;
+use std::{io, iter};
 
 use virtio_bindings::virtio_net::{VIRTIO_NET_HDR_GSO_ECN, VIRTIO_NET_HDR_GSO_NONE};
+use vm_memory::VolatileSlice;
 
-use super::{ETHERNET_LEN, HEADER_LEN, MAX_FRAME, Tap};
+use super::ahead::{Ahead, can_receive};
+use super::{ETHERNET_LEN, HEADER_LEN, MAX_FRAME, MIN_FRAME, Tap};
 use crate::ErrorLog;
 use crate::pool::{Gate, PoolRange, Refusal};
-use crate::queue::{Chain, Queue, Turn, parts};
+use crate::queue::{Chain, Parts, Queue, Turn, parts};
 
 /// Frames of one turn.
 const BUDGET: usize = 64;
@@ -20,12 +22,17 @@ const GSO_TYPE: usize = 1;
 const VLAN_TYPES: [&[u8]; 2] = [&[0x81, 0x00], &[0x88, 0xa8]];
 const VLAN_LEN: usize = 4;
 
-/// A frame on its way, and how buffers are used.
+/// How frames reach the driver.
+///
+/// A frame is read into the chains that frames of late have taken, without a copy. Only its first [`MIN_FRAME`] bytes are
+/// read into memory of our own: on this copy it is decided whether the driver may have the frame. One that is longer than
+/// these chains goes the long way: it is put together in memory of our own, and copied into as many chains as it takes.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    /// A frame is read whole before a buffer is looked at: its length decides how many buffers it takes.
+    ahead: Ahead,
+    /// What of a frame is not in the driver's buffers, in its place.
     frame: Box<[u8]>,
-    /// Bytes of a frame that waits for buffers.
+    /// Bytes of a frame that waits for buffers, all of them in `frame`.
     waiting: Option<usize>,
     /// VIRTIO_NET_F_MRG_RXBUF.
     mergeable: bool,
@@ -37,19 +44,15 @@ pub(super) struct Receiver {
 
 impl Default for Receiver {
     fn default() -> Self {
-        Self { frame: vec![0; MAX_FRAME].into(), waiting: None, mergeable: false, csum: false, mtu: None }
+        Self {
+            ahead: Ahead::default(),
+            frame: vec![0; MAX_FRAME].into(),
+            waiting: None,
+            mergeable: false,
+            csum: false,
+            mtu: None,
+        }
     }
-}
-
-/// Where a frame went.
-#[derive(Debug, PartialEq, Eq)]
-enum Delivery {
-    /// Into the driver's buffers.
-    Done,
-    /// Nowhere yet: there are too few buffers.
-    NoBuffers,
-    /// Nowhere: it fits no buffer that the driver can give.
-    TooLarge,
 }
 
 impl Receiver {
@@ -73,7 +76,7 @@ impl Receiver {
 
     /// Throws a frame away. `false` if there was none.
     pub(super) fn discard(&mut self, tap: &mut dyn Tap) -> bool {
-        tap.receive(&mut self.frame).is_ok()
+        tap.receive(&mut iter::once(VolatileSlice::from(&mut *self.frame))).is_ok()
     }
 
     /// What waited was for the driver that is gone.
@@ -92,48 +95,95 @@ impl Receiver {
         let gate = queue.gate().clone();
         let mut more = true;
         for _ in 0..BUDGET {
-            let len = match self.waiting {
-                Some(len) => len,
-                None => match tap.receive(&mut self.frame) {
-                    Ok(len) => {
-                        // virtio 1.3, 5.1.6.4.1: without GUEST_CSUM, flags are zero.
-                        if let (false, Some(flags)) = (self.csum, self.frame.first_mut()) {
-                            *flags = 0;
+            more = match self.waiting.take() {
+                Some(len) => self.deliver(&gate, index, queue, chain, len)?,
+                None => {
+                    self.ahead.fill(queue, chain, self.mergeable);
+                    match self.read(&gate, tap) {
+                        Ok(len) => self.pass(&gate, index, queue, chain, len)?,
+                        Err(error) => {
+                            self.ahead.give_back_after(0, queue);
+                            if error.kind() != io::ErrorKind::WouldBlock {
+                                errors.record("receive", &error, format_args!("from the tap"));
+                            }
+                            false
                         }
-                        if self.exceeds_mtu(len) {
-                            log::debug!("net: a frame of {len} bytes exceeds the MTU: lost");
-                            continue;
-                        }
-                        len
                     }
-                    Err(error) => {
-                        if error.kind() != io::ErrorKind::WouldBlock {
-                            errors.record("receive", &error, format_args!("from the tap"));
-                        }
-                        more = false;
-                        break;
-                    }
-                },
-            };
-            self.waiting = None;
-            match self.deliver(&gate, index, queue, chain, len)? {
-                Delivery::Done => {}
-                Delivery::NoBuffers => {
-                    self.waiting = Some(len);
-                    more = false;
-                    break;
                 }
-                Delivery::TooLarge => log::debug!("net: a frame of {len} bytes fits no buffer: lost"),
-            }
+            };
             // A frame may have taken as many chains as there are descriptors.
-            if queue.is_waited_for() {
+            if !more || queue.is_waited_for() {
                 break;
             }
         }
         Ok(Turn { interrupt: queue.wants_interrupt()?, more })
     }
 
-    /// Puts the frame into as many chains as it takes, or into none.
+    /// Reads a frame: its first bytes into `frame`, the others into the chains ahead, and what is longer into `frame`.
+    fn read(&mut self, gate: &Gate, tap: &mut dyn Tap) -> io::Result<usize> {
+        let room = self.ahead.room().min(MAX_FRAME as u64);
+        let (first, rest) = self.frame.split_at_mut(MIN_FRAME);
+        let tail = usize::try_from(room).unwrap_or(MAX_FRAME).saturating_sub(MIN_FRAME);
+        let tail = rest.get_mut(tail..).unwrap_or_default();
+        let chains = self.ahead.parts(MIN_FRAME as u64, room).uncounted(gate);
+        let len = tap.receive(
+            &mut iter::once(VolatileSlice::from(first))
+                .chain(chains)
+                .chain(iter::once(VolatileSlice::from(tail))),
+        )?;
+        self.ahead.parts(MIN_FRAME as u64, len as u64).count(&gate.account().written);
+        // virtio 1.3, 5.1.6.4.1: without GUEST_CSUM, flags are zero.
+        if let (false, Some(flags)) = (self.csum, self.frame.first_mut()) {
+            *flags = 0;
+        }
+        Ok(len)
+    }
+
+    /// Gives the driver what was read, if it may have it. `false` if the frame waits.
+    fn pass(
+        &mut self,
+        gate: &Gate,
+        index: u16,
+        queue: &mut Queue,
+        chain: &mut Chain,
+        len: usize,
+    ) -> Result<bool, Refusal> {
+        if self.exceeds_mtu(len) {
+            log::debug!("net: a frame of {len} bytes exceeds the MTU: lost");
+            self.ahead.give_back_after(0, queue);
+            return Ok(true);
+        }
+        let room = self.ahead.room();
+        if len as u64 > room {
+            // The driver may have changed these bytes meanwhile: it gets what it wrote.
+            if let Some(middle) = self.frame.get_mut(MIN_FRAME..) {
+                let copied = self.ahead.parts(MIN_FRAME as u64, room).read(gate, middle);
+                copied.map_err(|_| Queue::wrong_direction(index, chain))?;
+            }
+            self.ahead.give_back_after(0, queue);
+            return self.deliver(gate, index, queue, chain, len);
+        }
+        let (mut rest, mut used) = (len as u64, 0u16);
+        for &(head, room) in self.ahead.chains() {
+            if rest == 0 {
+                break;
+            }
+            let written = rest.min(room);
+            queue.stage(used, head, u32::try_from(written).unwrap_or(u32::MAX))?;
+            rest -= written;
+            used += 1;
+        }
+        self.ahead.give_back_after(used, queue);
+        let first = self.frame.get(..len.min(MIN_FRAME)).unwrap_or_default();
+        let written = self.ahead.parts(0, MIN_FRAME as u64).write(gate, first);
+        written.map_err(|_| Queue::wrong_direction(index, chain))?;
+        let num_buffers = self.ahead.parts(NUM_BUFFERS, NUM_BUFFERS + 2);
+        publish(gate, index, queue, chain, num_buffers, used)?;
+        self.ahead.adapt(used);
+        Ok(true)
+    }
+
+    /// Copies the frame into as many chains as it takes, or into none. `false` if there are too few, and it waits.
     fn deliver(
         &mut self,
         gate: &Gate,
@@ -141,26 +191,31 @@ impl Receiver {
         queue: &mut Queue,
         chain: &mut Chain,
         len: usize,
-    ) -> Result<Delivery, Refusal> {
+    ) -> Result<bool, Refusal> {
         let frame = self.frame.get(..len).unwrap_or_default();
+        let lost = || log::debug!("net: a frame of {len} bytes fits no buffer: lost");
         let (mut done, mut used) = (0usize, 0u16);
         // The driver may have cut the first buffer inside num_buffers.
         let mut num_buffers = [PoolRange::default(); 2];
         while done < frame.len() {
             if !queue.pop(chain)? && !queue.rearm(chain)? {
                 queue.undo_pop(used);
+                if used < queue.size() {
+                    self.waiting = Some(len);
+                    return Ok(false);
+                }
                 // With all of its descriptors in use, the driver can't add another buffer.
-                return Ok(if used < queue.size() { Delivery::NoBuffers } else { Delivery::TooLarge });
+                lost();
+                return Ok(true);
             }
             // Nor does one help that it makes available again meanwhile.
             if used == queue.size() {
                 queue.undo_pop(used.saturating_add(1));
-                return Ok(Delivery::TooLarge);
+                lost();
+                return Ok(true);
             }
-            let refuse = || Queue::wrong_direction(index, chain);
-            // virtio 1.3, 5.1.6.3.1: room for the header, all of it device-writable.
-            if !chain.readable().is_empty() || chain.writable_len() < HEADER_LEN as u64 {
-                return Err(refuse());
+            if !can_receive(chain) {
+                return Err(Queue::wrong_direction(index, chain));
             }
             if used == 0 {
                 for (to, part) in num_buffers.iter_mut().zip(parts(chain.writable(), NUM_BUFFERS, 2)) {
@@ -170,18 +225,31 @@ impl Receiver {
             let rest = frame.get(done..).unwrap_or_default();
             if !self.mergeable && chain.writable_len() < rest.len() as u64 {
                 queue.undo_pop(1);
-                return Ok(Delivery::TooLarge);
+                lost();
+                return Ok(true);
             }
-            let written = parts(chain.writable(), 0, u64::MAX).write(gate, rest).map_err(|_| refuse())?;
+            let written = parts(chain.writable(), 0, u64::MAX).write(gate, rest);
+            let written = written.map_err(|_| Queue::wrong_direction(index, chain))?;
             queue.stage(used, chain.head(), u32::try_from(written).unwrap_or(u32::MAX))?;
             done += written;
             used += 1;
         }
-        // num_buffers is 1 without MRG_RXBUF, too (virtio 1.3, 5.1.6.4).
-        parts(&num_buffers, 0, 2)
-            .write(gate, &used.to_le_bytes())
-            .map_err(|_| Queue::wrong_direction(index, chain))?;
-        queue.publish(used)?;
-        Ok(Delivery::Done)
+        self.ahead.adapt(used);
+        publish(gate, index, queue, chain, parts(&num_buffers, 0, 2), used)?;
+        Ok(true)
     }
+}
+
+/// Shows the driver a frame in `used` chains, the used elements of which are written.
+fn publish(
+    gate: &Gate,
+    index: u16,
+    queue: &mut Queue,
+    chain: &Chain,
+    num_buffers: Parts<'_>,
+    used: u16,
+) -> Result<(), Refusal> {
+    // num_buffers is 1 without MRG_RXBUF, too (virtio 1.3, 5.1.6.4).
+    num_buffers.write(gate, &used.to_le_bytes()).map_err(|_| Queue::wrong_direction(index, chain))?;
+    queue.publish(used)
 }

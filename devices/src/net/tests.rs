@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Expectations are from virtio 1.3, 5.1 and 2.7.4; the clause stands at each test.
 
+mod ahead;
 mod control;
 mod lost;
 mod mtu;
@@ -11,12 +12,13 @@ use std::os::fd::AsRawFd;
 use std::rc::Rc;
 
 use event_manager::{EventManager, SubscriberOps};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
 use crate::pool::{Reason, Structure};
 use crate::queue::{Queue, QueueFeatures};
-use crate::testing::{Desc, INDIRECT_DESC, Memory, Rig};
+use crate::testing::{Desc, INDIRECT_DESC, Memory, Rig, scatter};
 use crate::virtio::{EventFds, Worker};
 use crate::waiters::Waiters;
 
@@ -42,6 +44,10 @@ struct Wire {
     attach_fails: bool,
     /// Files that were attached and detached, of all queues of a tap.
     order: Arc<Mutex<Vec<(RawFd, bool)>>>,
+    /// Host-virtual addresses and lengths of the parts that the last frame was read into.
+    parts: Vec<(u64, u64)>,
+    /// What the driver writes where while a frame is read.
+    meanwhile: Option<(GuestMemoryMmap, u64, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,16 +86,24 @@ impl Tap for Shared {
         self.with(|wire| wire.offloads.push(offloads));
         Ok(())
     }
-    fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize> {
-        let incoming = self.with(|wire| {
+    fn receive(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<usize> {
+        self.with(|wire| {
             assert!(!wire.detached, "a detached queue is read");
-            wire.incoming.pop_front()
-        });
-        let incoming = incoming.ok_or(io::ErrorKind::WouldBlock)?;
-        // As a tap does: what does not fit is cut off.
-        let len = incoming.len().min(frame.len());
-        frame[..len].copy_from_slice(&incoming[..len]);
-        Ok(len)
+            let incoming = wire.incoming.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
+            wire.parts.clear();
+            let parts = &mut wire.parts;
+            let len = scatter(
+                &incoming,
+                &mut frame.inspect(|part| {
+                    parts.push((part.ptr_guard().as_ptr().addr() as u64, part.len() as u64));
+                }),
+            );
+            assert!(parts.len() <= 256 + 2, "a queue's descriptors, and two more");
+            if let Some((ram, address, bytes)) = wire.meanwhile.take() {
+                ram.write_slice(&bytes, GuestAddress(address)).unwrap();
+            }
+            Ok(len)
+        })
     }
     fn send(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<()> {
         let mut bytes = Vec::new();

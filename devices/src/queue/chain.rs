@@ -165,8 +165,18 @@ impl<'a> Parts<'a> {
     /// These bytes as slices of memory, for the host to fill or to take; each is counted in `tally` as it is handed
     /// out.
     pub fn slices(self, gate: &'a Gate, tally: &'a Tally) -> impl Iterator<Item = VolatileSlice<'a>> {
+        self.uncounted(gate).inspect(|slice| tally.add(slice.len() as u64))
+    }
+
+    /// The same, for the host to fill in part. Whoever knows how many bytes that were [counts](Parts::count) them.
+    pub fn uncounted(self, gate: &'a Gate) -> impl Iterator<Item = VolatileSlice<'a>> {
         // A part of a checked range is inside the pool: `slice` does not fail.
-        self.map_while(|part| gate.slice(part).ok()).inspect(|slice| tally.add(slice.len() as u64))
+        self.map_while(|part| gate.slice(part).ok())
+    }
+
+    /// Counts these bytes in `tally`.
+    pub fn count(self, tally: &Tally) {
+        self.for_each(|part| tally.add(part.len()));
     }
 
     /// Copies these bytes from the pool into `to`, as far as both reach, and counts them.

@@ -7,8 +7,9 @@ use std::io;
 
 use vm_memory::VolatileSlice;
 
-/// Slices of one system call: as many as a queue has descriptors. On the stack, so a request allocates nothing.
-const BATCH: usize = 256;
+/// Slices of one system call: as many as a queue has descriptors, and a frame's beginning and end. On the stack, so a request
+/// allocates nothing.
+const BATCH: usize = 256 + 2;
 
 /// Runs `transfer` over all of `slices`, in batches, until each is done or `transfer` makes no progress. `transfer`
 /// gets a batch and the bytes done so far, and returns how many bytes it moved. Returns the bytes moved.

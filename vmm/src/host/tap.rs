@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -180,13 +180,12 @@ impl Tap for HostTap {
         check(unsafe { ioctl_with_val(&self.0, libc::TUNSETOFFLOAD, flags.into()) })
     }
 
-    fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(frame) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+    fn receive(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<usize> {
+        let fd = self.0.as_raw_fd();
+        transfer_once(frame, |vectors| {
+            // SAFETY: the vectors are slices of pool memory and of the device's own, mapped for as long as they live.
+            retry(|| unsafe { libc::readv(fd, vectors.as_ptr(), count(vectors)) })
+        })
     }
 
     fn send(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<()> {

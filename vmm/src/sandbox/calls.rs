@@ -113,7 +113,7 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                     // Of a block device; its other requests are not for us.
                     ioctls.push(disk::discard_request());
                 }
-                // writev is common.
+                // readv and writev are common.
                 Kind::Net => ioctls.push(libc::TUNSETQUEUE),
                 // read is common.
                 Kind::Rng => {}
@@ -136,6 +136,7 @@ fn common(kind: ThreadKind) -> Vec<Allowed> {
     let always = [
         libc::SYS_read,
         libc::SYS_write,
+        libc::SYS_readv,
         libc::SYS_writev,
         libc::SYS_close,
         #[cfg(target_arch = "x86_64")]

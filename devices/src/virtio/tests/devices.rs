@@ -12,6 +12,7 @@ use super::*;
 use crate::blk::{Blk, Disk};
 use crate::net::{Net, ReceiveOffloads, Tap};
 use crate::rng::Rng;
+use crate::testing::scatter;
 
 over_each_transport! {
     a_block_device_reads_and_writes,
@@ -137,10 +138,9 @@ impl Tap for Wire {
     fn set_offloads(&mut self, _offloads: ReceiveOffloads) -> io::Result<()> {
         Ok(())
     }
-    fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize> {
+    fn receive(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<usize> {
         let incoming = self.incoming.lock().unwrap().pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        frame[..incoming.len()].copy_from_slice(&incoming);
-        Ok(incoming.len())
+        Ok(scatter(&incoming, frame))
     }
     fn send(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<()> {
         let mut bytes = Vec::new();

@@ -46,6 +46,8 @@ pub struct Net {
     /// The host's side.
     pub wires: [Wire; PAIRS],
     waiting: [Option<Vec<u8>>; PAIRS],
+    /// How many chains a frame is read into at most, before it is known how many it takes.
+    ahead: [usize; PAIRS],
     enabled: usize,
     features: u64,
 }
@@ -53,7 +55,7 @@ pub struct Net {
 impl Net {
     /// Behind these wires.
     pub fn new(wires: [Wire; PAIRS]) -> Self {
-        Self { wires, waiting: [None, None], enabled: 1, features: 0 }
+        Self { wires, waiting: [None, None], ahead: [1; PAIRS], enabled: 1, features: 0 }
     }
 
     /// Reset, and DRIVER_OK after it; not the latter if a queue was refused.
@@ -112,22 +114,20 @@ impl Net {
         let mut more = true;
         for _ in 0..BUDGET {
             let frame = match self.waiting[pair].take() {
-                Some(frame) => frame,
-                None => match self.wires[pair].arriving.pop_front() {
-                    Some(frame) if self.has(F_MTU) && exceeds_mtu(&frame) => continue,
-                    Some(mut frame) => {
-                        if !self.has(GUEST_CSUM) {
-                            frame[0] = 0;
-                        }
-                        frame
-                    }
-                    None => {
+                Some(frame) => Some(frame),
+                None => {
+                    let chains = self.look_ahead(pair, queue, shadow);
+                    let Some(frame) = self.wires[pair].arriving.pop_front() else {
+                        queue.give_back(few(chains.len()));
                         more = false;
                         break;
-                    }
-                },
+                    };
+                    self.read(pair, queue, shadow, &chains, frame)
+                }
             };
-            if !self.deliver(queue, shadow, &frame)? {
+            if let Some(frame) = frame
+                && !self.deliver(pair, queue, shadow, &frame)?
+            {
                 self.waiting[pair] = Some(frame);
                 more = false;
                 break;
@@ -136,8 +136,87 @@ impl Net {
         Ok(Turn { interrupt: queue.wants_interrupt(shadow), more })
     }
 
+    /// The chains that the next frame is read into. No rule is broken by a chain that no frame gets to.
+    fn look_ahead(&self, pair: usize, queue: &mut Queue, shadow: &Shadow) -> Vec<Chain> {
+        let mut chains = Vec::new();
+        let most = if self.has(MRG_RXBUF) { self.ahead[pair].min(queue.layout.size.into()) } else { 1 };
+        while chains.len() < most
+            && let Ok(Some(chain)) = queue.pop(shadow)
+        {
+            if !chain.readable.is_empty() || total(&chain.writable) < HEADER {
+                queue.give_back(1);
+                break;
+            }
+            chains.push(chain);
+        }
+        chains
+    }
+
+    /// What is behind the headers is written at once, whatever becomes of the frame: until they are used, the buffers are
+    /// the device's. Returns the frame if these chains are too small for it.
+    fn read(
+        &mut self,
+        pair: usize,
+        queue: &mut Queue,
+        shadow: &mut Shadow,
+        chains: &[Chain],
+        mut frame: Vec<u8>,
+    ) -> Option<Vec<u8>> {
+        let buffers: Vec<_> = chains.iter().flat_map(|chain| chain.writable.clone()).collect();
+        let behind = crate::memory::usize_of(MIN_FRAME).min(frame.len());
+        let written = scatter(shadow, &buffers, MIN_FRAME, &frame[behind..]);
+        if self.has(F_MTU) && exceeds_mtu(&frame) {
+            queue.give_back(few(chains.len()));
+            return None;
+        }
+        if !self.has(GUEST_CSUM) {
+            frame[0] = 0;
+        }
+        let mut rest = frame.len() as u64;
+        if rest > total(&buffers) {
+            // Buffers may overlap.
+            let bytes = gather(shadow, &buffers, MIN_FRAME, written);
+            frame[behind..][..bytes.len()].copy_from_slice(&bytes);
+            queue.give_back(few(chains.len()));
+            return Some(frame);
+        }
+        let mut used = 0;
+        for chain in chains {
+            if rest == 0 {
+                break;
+            }
+            let written = rest.min(total(&chain.writable));
+            queue.stage(shadow, used, chain.head, written);
+            (rest, used) = (rest - written, used + 1);
+        }
+        queue.give_back(few(chains.len()) - used);
+        scatter(shadow, &buffers, 0, &frame[..behind]);
+        self.use_chains(pair, queue, shadow, &buffers, used);
+        None
+    }
+
+    /// `num_buffers` is the last that is written.
+    fn use_chains(
+        &mut self,
+        pair: usize,
+        queue: &mut Queue,
+        shadow: &mut Shadow,
+        first: &[(u64, u64)],
+        used: u16,
+    ) {
+        scatter(shadow, first, 10, &used.to_le_bytes());
+        queue.publish(shadow, used);
+        self.ahead[pair] = usize::from(used).max(self.ahead[pair] - 1).max(1);
+    }
+
     /// `false` if the frame has to wait for buffers. One that fits nowhere is lost.
-    fn deliver(&self, queue: &mut Queue, shadow: &mut Shadow, frame: &[u8]) -> Result<bool, Broken> {
+    fn deliver(
+        &mut self,
+        pair: usize,
+        queue: &mut Queue,
+        shadow: &mut Shadow,
+        frame: &[u8],
+    ) -> Result<bool, Broken> {
         let (mut rest, mut used, mut first) = (frame, 0u16, Vec::new());
         while !rest.is_empty() {
             let Some(chain) = queue.pop_or_wait(shadow)? else {
@@ -160,8 +239,7 @@ impl Net {
             rest = &rest[crate::memory::usize_of(written)..];
             used += 1;
         }
-        scatter(shadow, &first, 10, &used.to_le_bytes());
-        queue.publish(shadow, used);
+        self.use_chains(pair, queue, shadow, &first, used);
         Ok(true)
     }
 
@@ -189,6 +267,10 @@ impl Net {
         queue.publish(shadow, 1);
         Ok(Turn { interrupt: queue.wants_interrupt(shadow), more: true })
     }
+}
+
+fn few(chains: usize) -> u16 {
+    u16::try_from(chains).expect("no more than a queue has")
 }
 
 /// 5.1.4.1: larger than a packet of the MTU, with or without a VLAN tag, and with no segments (NONE, ECN).

@@ -61,9 +61,15 @@ impl Tap for MemoryTap {
     fn set_offloads(&mut self, _offloads: ReceiveOffloads) -> io::Result<()> {
         Ok(())
     }
-    fn receive(&mut self, frame: &mut [u8]) -> io::Result<usize> {
+    fn receive(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<usize> {
         let next = self.0.lock().unwrap().arriving.pop_front().ok_or(io::ErrorKind::WouldBlock)?;
-        frame[..next.len()].copy_from_slice(&next);
+        let mut rest = &next[..];
+        for slice in frame {
+            let (now, later) = rest.split_at(slice.len().min(rest.len()));
+            slice.copy_from(now);
+            rest = later;
+        }
+        assert!(rest.is_empty(), "there is room for any frame");
         Ok(next.len())
     }
     fn send(&mut self, frame: &mut dyn Iterator<Item = VolatileSlice<'_>>) -> io::Result<()> {
