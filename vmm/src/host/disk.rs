@@ -24,6 +24,9 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use vm_memory::VolatileSlice;
 
 pub use block::discard_request;
+
+/// The one thing that a disk registers with its ring while its guest runs.
+pub const REGISTER_BUFFERS: u64 = ring::REGISTER_BUFFERS as u64;
 pub use lock::PATIENCE as LOCK_PATIENCE;
 
 use super::iovec::{Batch, count, retry, transfer_all, transfer_batch};

@@ -110,6 +110,8 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
                     // Hands over, and waits; the ring itself is restricted.
                     let enter = [0, u64::from(IORING_ENTER_GETEVENTS)];
                     calls.push((libc::SYS_io_uring_enter, When::OneOf { argument: 3, values: enter.into() }));
+                    let register = vec![disk::REGISTER_BUFFERS];
+                    calls.push((libc::SYS_io_uring_register, When::OneOf { argument: 1, values: register }));
                     // Of a block device; its other requests are not for us.
                     ioctls.push(disk::discard_request());
                 }
@@ -309,7 +311,6 @@ mod tests {
         libc::SYS_userfaultfd,
         libc::SYS_memfd_create,
         libc::SYS_io_uring_setup,
-        libc::SYS_io_uring_register,
         libc::SYS_add_key,
         libc::SYS_keyctl,
         libc::SYS_init_module,
@@ -330,6 +331,7 @@ mod tests {
         libc::SYS_fallocate,
         libc::SYS_lseek,
         libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
     ];
 
     #[test]

@@ -114,7 +114,7 @@ const FORBIDDEN: &[(&str, c_long, [u64; 3])] = &[
     ("creat", libc::SYS_creat, [0; 3]),
     ("unlink", libc::SYS_unlink, [0; 3]),
     ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
-    ("io_uring_register", libc::SYS_io_uring_register, [0; 3]),
+    ("IORING_REGISTER_FILES", libc::SYS_io_uring_register, [0, 2, 0]),
     ("bpf", libc::SYS_bpf, [0; 3]),
     ("prctl", libc::SYS_prctl, [38, 1, 0]),
     ("seccomp", libc::SYS_seccomp, [1, 0, 0]),
@@ -173,6 +173,8 @@ fn each_thread_has_the_calls_of_its_kind_only() {
         ("TCSETS", libc::SYS_ioctl, [none, TCSETS, 0], &["cvmm"]),
         ("pwritev", libc::SYS_pwritev, [none, 0, 0], &["blk0", "blk0.1"]),
         ("preadv2", libc::SYS_preadv2, [none, 0, 0], &["blk0", "blk0.1"]),
+        // -1 would mean something there.
+        ("IORING_REGISTER_BUFFERS", libc::SYS_io_uring_register, [9999, 0, 0], &["blk0", "blk0.1"]),
         ("io_uring_enter", libc::SYS_io_uring_enter, [none, 0, 0], &["blk0", "blk0.1"]),
         ("fallocate", libc::SYS_fallocate, [none, 0, 0], &["blk0", "blk0.1"]),
         ("fdatasync", libc::SYS_fdatasync, [none, 0, 0], &["blk0", "blk0.1", "cvmm"]),

@@ -24,6 +24,10 @@ use crate::host::iovec::{Batch, count, retry};
 const IMAGE: types::Fixed = types::Fixed(0);
 /// Vectors of transfers that were not submitted yet: those of one, at least.
 const VECTORS: usize = 512;
+/// The pool among the buffers.
+const POOL: u16 = 0;
+/// Linux, include/uapi/linux/io_uring.h: IORING_REGISTER_BUFFERS.
+pub(super) const REGISTER_BUFFERS: u8 = 0;
 /// How often the kernel may have no memory for a transfer before the ring is given up.
 const PATIENCE: usize = 1000;
 
@@ -33,6 +37,8 @@ pub(super) struct DiskRing {
     disk: FileDisk,
     /// Keeps the memory mapped that transfers go to.
     pool: Pool,
+    /// Whether the ring has the pool as a fixed buffer, once that was asked for.
+    has_pool: Option<bool>,
     /// The file system can be asked for what is cached.
     has_nowait: bool,
     /// What the kernel reads when a transfer is submitted. It does not grow, so no vector moves.
@@ -72,6 +78,7 @@ impl DiskRing {
             ring,
             disk: disk.clone(),
             pool: pool.clone(),
+            has_pool: None,
             has_nowait: true,
             vectors: Vec::with_capacity(VECTORS),
             begun: VecDeque::with_capacity(MAX_UNDER_WAY.into()),
@@ -99,9 +106,10 @@ impl DiskRing {
         if self.vectors.len() + vectors.len() > self.vectors.capacity() {
             self.submit();
         }
+        let fixed = self.has_pool();
         let start = self.vectors.len();
         self.vectors.extend(vectors);
-        let entry = transfer(&self.vectors[start..], offset, write).user_data(token.into());
+        let entry = transfer(&self.vectors[start..], offset, (write, fixed)).user_data(token.into());
         // SAFETY: the memory is the pool's, which `self.pool` keeps mapped for as long as the kernel has the transfer (see
         // `drop`); a guest that changes it meanwhile changes bytes that nobody in this process interprets. The vectors stay
         // where they are until the transfer is submitted.
@@ -112,6 +120,21 @@ impl DiskRing {
             Err(_) => self.untaken.push_back(token),
         }
         Ok(())
+    }
+
+    /// Gives the pool to the ring as a fixed buffer, so that the kernel need not look up its pages for each transfer. At the
+    /// first one and not before: pages that are pinned can't become large ones, and the guest has touched them by then.
+    fn has_pool(&mut self) -> bool {
+        let (base, size) = self.pool.mapping();
+        let Self { ring, has_pool, .. } = self;
+        *has_pool.get_or_insert_with(|| {
+            let Ok(iov_len) = usize::try_from(size) else { return false };
+            let whole = [libc::iovec { iov_base: base as *mut libc::c_void, iov_len }];
+            // SAFETY: it is the mapping that `self.pool` keeps.
+            let registered = unsafe { ring.submitter().register_buffers(&whole) };
+            // More than this user may lock, or more than 1 GiB: transfers work without, too.
+            registered.inspect_err(|error| log::debug!("io_uring has no fixed buffer: {error}")).is_ok()
+        })
     }
 
     fn is_in_pool(&self, vector: &libc::iovec) -> bool {
@@ -130,23 +153,28 @@ impl DiskRing {
 
 /// What the ring may be asked for.
 fn restrictions(read_only: bool) -> Vec<Restriction> {
-    let reads = [opcode::Read::CODE, opcode::Readv::CODE];
-    let writes = [opcode::Write::CODE, opcode::Writev::CODE];
+    let reads = [opcode::Read::CODE, opcode::Readv::CODE, opcode::ReadFixed::CODE];
+    let writes = [opcode::Write::CODE, opcode::Writev::CODE, opcode::WriteFixed::CODE];
     let codes = reads.into_iter().chain(writes.into_iter().filter(|_| !read_only));
     let fixed = Flags::FIXED_FILE.bits();
     // A file that is not registered would be one of the process.
     let flags = [Restriction::sqe_flags_allowed(fixed), Restriction::sqe_flags_required(fixed)];
-    codes.map(Restriction::sqe_op).chain(flags).collect()
+    let pool = Restriction::register_op(REGISTER_BUFFERS);
+    codes.map(Restriction::sqe_op).chain(flags).chain([pool]).collect()
 }
 
-fn transfer(vectors: &[libc::iovec], offset: u64, write: bool) -> Entry {
+/// A transfer of these vectors. One alone may be a part of the fixed buffer.
+fn transfer(vectors: &[libc::iovec], offset: u64, (write, fixed): (bool, bool)) -> Entry {
     let number = u32::try_from(vectors.len()).unwrap_or(u32::MAX);
     match (vectors, write) {
         (&[libc::iovec { iov_base, iov_len }], _) if u32::try_from(iov_len).is_ok() => {
             let (to, len) = (iov_base.cast::<u8>(), u32::try_from(iov_len).unwrap_or(u32::MAX));
-            match write {
-                true => opcode::Write::new(IMAGE, to.cast_const(), len).offset(offset).build(),
-                false => opcode::Read::new(IMAGE, to, len).offset(offset).build(),
+            let from = to.cast_const();
+            match (write, fixed) {
+                (true, true) => opcode::WriteFixed::new(IMAGE, from, len, POOL).offset(offset).build(),
+                (true, false) => opcode::Write::new(IMAGE, from, len).offset(offset).build(),
+                (false, true) => opcode::ReadFixed::new(IMAGE, to, len, POOL).offset(offset).build(),
+                (false, false) => opcode::Read::new(IMAGE, to, len).offset(offset).build(),
             }
         }
         (_, true) => opcode::Writev::new(IMAGE, vectors.as_ptr(), number).offset(offset).build(),

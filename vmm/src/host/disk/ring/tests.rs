@@ -122,6 +122,9 @@ fn reads_are_the_bytes_of_the_image() {
         }
     }
     assert_eq!(settle(&mut ring), begun);
+    if ring.has_pool == Some(false) {
+        crate::testing::not_tested("a fixed buffer: this user may not lock so much memory");
+    }
     for token in 0..MAX_UNDER_WAY {
         let at = usize::from(token) * 8192;
         assert!(memory.bytes(at, 4096) == expected[at..at + 4096], "{token}");
@@ -219,6 +222,18 @@ fn a_ring_reads_and_writes_its_image_and_nothing_else() {
         assert_eq!(ask(&mut ring, &opcode::Read::new(IMAGE, to, 512).build()), 512);
         let write = ask(&mut ring, &opcode::Write::new(IMAGE, from, 512).build());
         assert_eq!(write, if read_only { -libc::EACCES } else { 512 });
+        let outside = opcode::ReadFixed::new(IMAGE, to, 512, POOL).build();
+        assert_eq!(ask(&mut ring, &outside), -libc::EFAULT, "before the pool is registered");
+        if ring.has_pool() {
+            assert_eq!(ask(&mut ring, &outside), -libc::EFAULT, "memory that is not the pool's");
+            let pool = memory.slice(4096, 512).ptr_guard_mut().as_ptr();
+            assert_eq!(ask(&mut ring, &opcode::ReadFixed::new(IMAGE, pool, 512, POOL).build()), 512);
+            assert!(memory.bytes(4096, 512) == pattern(512));
+            let buffer = [libc::iovec { iov_base: to.cast(), iov_len: 512 }];
+            // SAFETY: the kernel does not take it.
+            let again = unsafe { ring.ring.submitter().register_buffers(&buffer) };
+            assert_eq!(again.unwrap_err().raw_os_error(), Some(libc::EBUSY), "another buffer");
+        }
         let denied = |result: io::Result<()>| result.unwrap_err().raw_os_error() == Some(libc::EACCES);
         let submitter = ring.ring.submitter();
         assert!(denied(submitter.register_files_update(0, &[0]).map(|_| ())), "another file");
