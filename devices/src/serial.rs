@@ -208,9 +208,10 @@ impl Console {
 
 impl BusDevice for Console {
     fn read(&self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        if let ([byte], Ok(register)) = (data, u8::try_from(offset)) {
-            let mut uart = self.lock();
+        let mut uart = self.lock();
+        // A wider access is one of several registers, as it is in a page.
+        for (byte, register) in data.iter_mut().zip(offset..) {
+            let Ok(register) = u8::try_from(register) else { return };
             *byte = uart.registers.read(register);
             uart.polls = if register == LSR { uart.polls.saturating_add(1) } else { 0 };
             if uart.polls == POLLS {
@@ -408,6 +409,10 @@ mod tests {
             assert_eq!((before, shown.get().unwrap().0), (all(), before), "{register}, {byte:#x}");
         }
         assert_eq!(shown.get().unwrap().0[usize::from(LSR)], 0x60, "the transmitter is empty");
+        // Wider accesses, too, find the same in it.
+        let mut wide = [0; 4];
+        bench.console.read(u64::from(MCR), &mut wide);
+        assert_eq!(wide, shown.get().unwrap().0[usize::from(MCR)..]);
         // Nothing is done for each byte of output.
         let (_, changes) = shown.get().unwrap();
         b"output".iter().for_each(|byte| bench.write(DATA, *byte));

@@ -42,7 +42,14 @@ pub(super) fn watch() {
         for fault in FAULTS {
             // SAFETY: the handler makes system calls and reads what is never freed. If it can't be installed, a fault
             // kills at once.
-            let _ = unsafe { sigaction(fault, &action) };
+            let before = unsafe { sigaction(fault, &action) };
+            // What was ignored stays so; the kernel lets a fault itself kill all the same.
+            if let Ok(before) = before
+                && matches!(before.handler(), SigHandler::SigIgn)
+            {
+                // SAFETY: there is no handler.
+                let _ = unsafe { sigaction(fault, &before) };
+            }
         }
     });
 }

@@ -13,6 +13,7 @@ mod writable;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -200,6 +201,15 @@ impl FileDisk {
     /// The file for transfers that bypass the page cache, if there are any, or else for all.
     fn transfers(&self) -> &File {
         self.direct.as_ref().map_or(&self.image.file, |direct| direct.file())
+    }
+
+    /// The same, opened once more. The kernel takes a ring down some time after it was closed, and its files with it; the lock
+    /// goes with the first one, and so at once.
+    fn opened_again(&self) -> io::Result<File> {
+        let (file, flags) = (self.transfers(), if self.is_direct() { libc::O_DIRECT } else { 0 });
+        let mut options = File::options();
+        options.read(true).write(!self.read_only).custom_flags(flags);
+        options.open(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
     /// The file for this transfer. The kernel keeps what is cached, and what is not, the same.

@@ -5,19 +5,56 @@
 //! them; so they are opened again.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::Duration;
+
+use nix::sys::socket::sockopt;
+use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv};
 
 use super::files;
 
 /// How long the last words of a run wait for a reader.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Standard input. Where it is a pipe or a terminal, reads find [`ErrorKind::WouldBlock`] if there is nothing.
-pub fn input() -> io::Result<File> {
-    unblocking(io::stdin().as_fd(), File::options().read(true))
+/// Standard input. Where it is a pipe, a terminal or a socket, reads find [`ErrorKind::WouldBlock`] if there is nothing.
+#[derive(Debug)]
+pub struct Stdin {
+    file: File,
+    /// Of a socket.
+    kind: Option<SockType>,
+}
+
+impl Stdin {
+    /// Standard input.
+    pub fn open() -> io::Result<Self> {
+        let file = unblocking(io::stdin().as_fd(), File::options().read(true))?;
+        let is_socket = file.metadata()?.file_type().is_socket();
+        let kind = is_socket.then(|| getsockopt(&file, sockopt::SockType)).transpose()?;
+        Ok(Self { file, kind })
+    }
+
+    /// Whether a read gets one message, and loses what it has no room for.
+    pub fn has_messages(&self) -> bool {
+        self.kind.is_some_and(|kind| kind != SockType::Stream)
+    }
+}
+
+impl Read for Stdin {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        match self.kind {
+            // It can't be opened again.
+            Some(_) => Ok(recv(self.file.as_raw_fd(), to, MsgFlags::MSG_DONTWAIT)?),
+            None => self.file.read(to),
+        }
+    }
+}
+
+impl AsRawFd for Stdin {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
 }
 
 /// Standard output, for what an option puts there instead of into a file.
@@ -70,8 +107,6 @@ fn unblocking(stream: BorrowedFd<'_>, options: &mut OpenOptions) -> io::Result<F
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     /// One who reads from a pipe that is shared does not wait, and those who share it still do.

@@ -3,7 +3,6 @@
 //! what has no room waits where it is.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -12,11 +11,14 @@ use cvmm_devices::serial::Console;
 use event_manager::{EventOps, EventSet, Events};
 
 use super::pace::Pace;
-use crate::host::stdio;
+use crate::host::stdio::Stdin;
 use crate::host::terminal::{Keyboard, Terminal};
 
 /// Bytes of a file or a pipe that are read at once, and wait for the guest.
 const CHUNK: usize = 4096;
+/// A message of a socket is read whole, or its rest is lost. More than Linux lets one have (`net.core.wmem_max`), unless somebody
+/// raised that.
+const LONGEST_MESSAGE: usize = 1 << 18;
 /// Bytes of a terminal that wait for the guest. They are read although the guest does not take them, since the quit key may
 /// be behind them; more than anybody types or pastes.
 const MOST_TYPED: usize = 16 << 20;
@@ -25,11 +27,13 @@ const MOST_TYPED: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Input {
     /// Without a buffer: bytes in one would not make the file readable.
-    stdin: File,
+    stdin: Stdin,
     /// Where it comes from, if that is one.
     terminal: Option<Terminal>,
     /// Looks for the quit key, on a terminal.
     keyboard: Keyboard,
+    /// For one read.
+    buffer: Box<[u8]>,
     /// Read, and not yet in the UART.
     pending: VecDeque<u8>,
     pace: Pace,
@@ -48,7 +52,8 @@ pub(super) struct Input {
 impl Input {
     /// Standard input, whose events carry `data`. A terminal is taken if this process is in the foreground.
     pub(super) fn new(data: u32) -> io::Result<Self> {
-        let stdin = stdio::input()?;
+        let stdin = Stdin::open()?;
+        let at_once = if stdin.has_messages() { LONGEST_MESSAGE } else { CHUNK };
         let mut terminal = Terminal::new(io::stdin())?;
         if let Some(terminal) = &mut terminal {
             // Gone: reading will say so.
@@ -58,6 +63,7 @@ impl Input {
             stdin,
             terminal,
             keyboard: Keyboard::default(),
+            buffer: vec![0; at_once].into(),
             pending: VecDeque::new(),
             pace: Pace::default(),
             data,
@@ -97,9 +103,8 @@ impl Input {
 
     /// Reads what there is, and gives the guest what it takes. `true` if the quit key was in it.
     pub(super) fn read(&mut self) -> bool {
-        let mut buffer = [0; CHUNK];
-        let typed = match self.stdin.read(&mut buffer) {
-            Ok(n) if n > 0 => &buffer[..n],
+        let typed = match self.stdin.read(&mut self.buffer) {
+            Ok(n) if n > 0 => &self.buffer[..n],
             // Not now: who shares it with us may have read first.
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
                 return false;
@@ -111,7 +116,15 @@ impl Input {
             {
                 return false;
             }
-            Ok(_) | Err(_) => {
+            Ok(_) => {
+                self.ended = true;
+                return false;
+            }
+            Err(error) => {
+                // Without a word where it is open for writing only: nohup(1) leaves it so.
+                if error.raw_os_error() != Some(libc::EBADF) {
+                    log::warn!("standard input can't be read: {error}; the guest gets no more of it");
+                }
                 self.ended = true;
                 return false;
             }
@@ -165,7 +178,8 @@ impl Input {
     }
 
     fn hand_over(&mut self, console: &Console) {
-        while !self.pending.is_empty() && self.pace.allows(console.has_input(), Instant::now()) {
+        // Asked also where nothing is pending: the guest has just read the last of it.
+        while self.pace.allows(console.has_input(), Instant::now()) && !self.pending.is_empty() {
             let taken = console.input(self.pending.as_slices().0);
             if taken == 0 {
                 break;

@@ -168,7 +168,7 @@ impl Guest {
             io.extend(IoThread::start_all((&device.name, kind), worker, &exit, &sandbox)?);
         }
         let prefault = Prefault::start(&vm.pools, &sandbox)?;
-        let register_page = RegisterPage::open(&vm, machine.system.uart.0, &sandbox)?;
+        let register_page = RegisterPage::open(&vm, machine.system.uart.0, &exit, &sandbox)?;
         let moves_memory = machine.virtio.iter().any(|device| device.own_memory().is_some());
         let shared = Shared { vm: &vm, exit: &exit, moves_memory, cpuinfo };
         let mut vcpus = Vcpus::start(vcpus, shared, &sandbox)?;

@@ -28,7 +28,11 @@ impl Pace {
         if let Some(filled) = self.filled.take() {
             self.next = Some(now + (now.saturating_duration_since(filled) / 2).min(LONGEST));
         }
-        self.next.is_none_or(|next| next <= now)
+        if self.next.is_some_and(|next| next > now) {
+            return false;
+        }
+        self.next = None;
+        true
     }
 
     /// The UART has been filled.
@@ -36,9 +40,10 @@ impl Pace {
         (self.filled, self.next) = (Some(now), None);
     }
 
-    /// How long the guest is left alone from `now` on, if it is.
+    /// How long the guest is still left alone `now`, if [`Pace::allows`] said so: not at all, maybe, but nobody has looked
+    /// since.
     pub(super) fn rest(&self, now: Instant) -> Option<Duration> {
-        self.next.map(|next| next.saturating_duration_since(now)).filter(|rest| !rest.is_zero())
+        self.next.map(|next| next.saturating_duration_since(now))
     }
 }
 
@@ -56,7 +61,10 @@ mod tests {
         assert!(!pace.allows(true, at(5)) && pace.rest(at(5)).is_none());
         assert!(!pace.allows(false, at(8)));
         assert_eq!(pace.rest(at(9)), Some(Duration::from_millis(3)));
-        assert!(!pace.allows(false, at(11)) && pace.allows(false, at(12)));
+        assert!(!pace.allows(false, at(11)));
+        // The rest is over before anybody has asked for it.
+        assert_eq!(pace.rest(at(13)), Some(Duration::ZERO));
+        assert!(pace.allows(false, at(12)));
         assert_eq!(pace.rest(at(12)), None);
         // A guest that was busy for long.
         pace.filled(at(20));

@@ -18,9 +18,11 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, VmFd};
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
+use super::control::ExitRequest;
+use super::io_thread::PanicGuard;
 use crate::machine::Vm;
 use crate::sandbox::{Sandbox, ThreadKind};
-use crate::{Error, Result};
+use crate::{Error, Outcome, Result};
 
 const PAGE: usize = 4096;
 
@@ -30,7 +32,7 @@ pub struct RegisterPage(JoinHandle<()>);
 
 impl RegisterPage {
     /// Puts a page at the UART's registers, `window`. `None`: this KVM has no read-only memory.
-    pub fn open(vm: &Vm, window: Range, sandbox: &Sandbox) -> Result<Option<Self>> {
+    pub fn open(vm: &Vm, window: Range, exit: &Arc<ExitRequest>, sandbox: &Sandbox) -> Result<Option<Self>> {
         // Nothing else is in its page (layout), so the rest of it reads as ones, like all where no device is.
         if !vm.fd.check_extension(Cap::ReadonlyMem) || !window.base().is_multiple_of(PAGE as u64) {
             return Ok(None);
@@ -45,12 +47,15 @@ impl RegisterPage {
         let (close, closing) = mpsc::channel();
         let (done, closed) = mpsc::channel();
         let page = Page { memory: Arc::clone(&slot.memory), close, closed };
+        let exit = Arc::clone(exit);
         let body = move || {
+            let _guard = PanicGuard(&exit);
             // An error: the guest was not started.
             let _ = closing.recv();
             if let Err(error) = slot.set(0) {
-                // The guest goes on reading what is there.
-                log::error!("the UART's page can't be taken away: {error}");
+                // The guest would go on reading what is there.
+                let what = format!("the UART's page can't be taken away: {error}");
+                exit.ask(Outcome::VmmError(what));
                 std::mem::forget(slot);
             }
             // An error: nobody waits for it.

@@ -55,9 +55,13 @@ pub(super) fn allowed(kind: ThreadKind) -> Vec<Allowed> {
     let mut ioctls = Vec::new();
     match kind {
         ThreadKind::Main => {
+            let no_wait = u64::from(libc::MSG_DONTWAIT.cast_unsigned());
+            let no_wait = When::OneOf { argument: 3, values: vec![no_wait] };
             calls.extend([
                 // Console input that nobody can take is not waited for.
                 (libc::SYS_epoll_ctl, When::Always),
+                // Console input from a socket, without waiting for it.
+                (libc::SYS_recvfrom, no_wait),
                 // While the vCPUs end.
                 (libc::SYS_clock_nanosleep, When::Always),
                 // Disks, at the end.

@@ -71,7 +71,10 @@ impl DiskRing {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let submitter = ring.submitter();
-        submitter.register_files(&[disk.transfers().as_raw_fd()])?;
+        match disk.opened_again() {
+            Ok(file) => submitter.register_files(&[file.as_raw_fd()])?,
+            Err(_) => submitter.register_files(&[disk.transfers().as_raw_fd()])?,
+        }
         submitter.register_restrictions(&mut restrictions(disk.read_only()))?;
         submitter.register_enable_rings()?;
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use io_uring::squeue;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -63,8 +63,7 @@ fn image() -> NamedTempFile {
 
 /// `None`, and a word about it, where there is no io_uring.
 fn ring(image: &Path, memory: &Memory, read_only: bool, direct: bool) -> Option<DiskRing> {
-    // The kernel lets go of the file of a ring that was dropped, and so of its lock, a moment later.
-    let disk = FileDisk::open(image, read_only, true, Instant::now() + Duration::from_secs(5)).unwrap();
+    let disk = FileDisk::open(image, read_only, true, Instant::now()).unwrap();
     let disk = match direct {
         true => match disk.into_direct() {
             Ok(disk) => disk,
