@@ -7,14 +7,16 @@ mod common;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use common::{cvmm, elf, kvm, wait_for_end, wait_until};
@@ -133,6 +135,58 @@ fn input_of_a_terminal_arrives_whole() {
     let typist = thread::spawn(move || master.write_all(&typed).unwrap());
     echoes(child, &input);
     typist.join().unwrap();
+}
+
+/// A key is there at once, however long nobody typed: the guest is left alone only for as long as it took to read the last.
+#[test]
+fn a_key_after_a_pause_is_not_late() {
+    if !kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let mut child = start(dir.path(), &[UART, ECHO], Stdio::from(reader));
+    let mut console = child.stdout.take().unwrap();
+    let mut took = Vec::new();
+    for key in *b"123456" {
+        let typed = Instant::now();
+        writer.write_all(&[key]).unwrap();
+        let mut echo = [0];
+        console.read_exact(&mut echo).unwrap();
+        took.push(typed.elapsed());
+        assert_eq!(echo, [key]);
+        thread::sleep(Duration::from_millis(150));
+    }
+    writer.write_all(&[0]).unwrap();
+    assert_eq!(wait_for_end(&mut child).code(), Some(0));
+    // The quickest after a pause, on a machine that may have much else to do.
+    let quickest = took[1..].iter().min().unwrap();
+    assert!(*quickest < Duration::from_millis(30), "{took:?}");
+}
+
+/// Of several who read one socket, the one that comes too late does not wait; and a message is read whole.
+#[test]
+fn a_socket_that_others_read_makes_nobody_wait() {
+    if !kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let (ours, theirs) = UnixDatagram::pair().unwrap();
+    let input = input(9_000);
+    theirs.send(&input).unwrap();
+    let stdin = || Stdio::from(OwnedFd::from(ours.try_clone().unwrap()));
+    echoes(start(dir.path(), &[UART, ECHO], stdin()), &input);
+    // A folder for each: it has the kernel.
+    let dirs: Vec<_> = (0..3).map(|_| TempDir::new().unwrap()).collect();
+    let mut readers: Vec<_> = dirs.iter().map(|dir| start(dir.path(), &[UART, ECHO], stdin())).collect();
+    for _ in 0..60 {
+        theirs.send(b"x").unwrap();
+        thread::sleep(Duration::from_millis(5));
+    }
+    for reader in &mut readers {
+        kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGTERM).unwrap();
+        assert_eq!(wait_for_end(reader).code(), Some(6));
+    }
 }
 
 /// The end of input is not the end of the guest, and a device that never ends is no busy loop: cvmm sleeps while the guest

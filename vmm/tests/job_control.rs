@@ -373,9 +373,13 @@ fn signals_that_were_ignored_stay_ignored() {
     let dir = TempDir::new().unwrap();
     let kernel = dir.path().join("kernel");
     fs::write(&kernel, elf(LOOP)).unwrap();
-    let ignored = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP];
+    // Two that would restore a terminal and kill, if there is one.
+    let ignored =
+        [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGABRT, Signal::SIGTRAP];
+    let pty = openpty(None, None).unwrap();
+    let terminal = Stdio::from(pty.slave.try_clone().unwrap());
     let mut command = cvmm("run");
-    command.arg("--kernel").arg(&kernel).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg("--kernel").arg(&kernel).stdin(terminal).stdout(Stdio::null()).stderr(Stdio::null());
     let ignore = move || {
         for number in ignored {
             // SAFETY: no handler is installed.
