@@ -66,6 +66,14 @@ pub enum Error {
         /// p_memsz.
         memory: u64,
     },
+    /// A segment that goes past the last address.
+    #[error("its segment at {address:#x} has {memory:#x} bytes in memory, which go past the last address")]
+    ElfSegmentEnd {
+        /// Physical address.
+        address: u64,
+        /// p_memsz.
+        memory: u64,
+    },
     /// The entry leads nowhere.
     #[error("its entry point {entry:#x} is not in its segments, {extent}")]
     ElfEntry {
@@ -83,7 +91,7 @@ pub enum Error {
         /// The boot protocol that it speaks.
         version: u16,
     },
-    /// It wants to be where our own structures are, or past the end of the address space.
+    /// It wants to be where our own structures are, or where 32 bits do not reach.
     #[error("its load address is {address:#x}; it must be above the first megabyte and below 4 GiB")]
     Place {
         /// The lowest address.
@@ -182,6 +190,7 @@ impl Error {
             | Error::ElfTruncated
             | Error::ElfEmpty
             | Error::ElfSegment { .. }
+            | Error::ElfSegmentEnd { .. }
             | Error::ElfEntry { .. }
             | Error::ElfOverlap { .. }
             | Error::ElfProgramHeaders { .. }

@@ -56,8 +56,8 @@ pub(super) fn extent(image: &mut File, len: u64) -> Result<Range> {
             return Err(Error::Truncated { len, expected: file_end });
         }
         if p_memsz > 0 {
-            let place = Error::Place { address: p_paddr };
-            (base, end) = (base.min(p_paddr), end.max(p_paddr.checked_add(p_memsz).ok_or(place)?));
+            let past = Error::ElfSegmentEnd { address: p_paddr, memory: p_memsz };
+            (base, end) = (base.min(p_paddr), end.max(p_paddr.checked_add(p_memsz).ok_or(past)?));
         }
     }
     if base < LOWEST_LOAD {
