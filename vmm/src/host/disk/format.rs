@@ -34,7 +34,6 @@ const FORMATS: &[(&str, Place, &[u8], Way)] = &[
     ("VHDX", Start(0), b"vhdxfile", Convert),
     ("VMDK", Start(0), b"KDMV", Convert),
     ("VMDK", Start(0), b"COWD", Convert),
-    ("VMDK", Start(0), b"# Disk DescriptorFile", Convert),
     ("VHD", Start(0), b"conectix", Convert),
     ("VHD", End(512), b"conectix", Convert),
     // Old ones have a footer of 511 bytes.
@@ -43,6 +42,8 @@ const FORMATS: &[(&str, Place, &[u8], Way)] = &[
     ("Parallels", Start(0), b"WithoutFreeSpace", Convert),
     ("Parallels", Start(0), b"WithouFreSpacExt", Convert),
     ("DMG", End(512), b"koly\0\0\0\x04", Convert),
+    ("Bochs", Start(0), b"Bochs Virtual HD Image", Convert),
+    ("cloop", Start(0), b"#!/bin/sh\n#V2.0 Format", Convert),
     ("gzip", Start(0), b"\x1f\x8b\x08", Unpack),
     ("xz", Start(0), b"\xfd7zXZ\0", Unpack),
     ("zstd", Start(0), b"\x28\xb5\x2f\xfd", Unpack),
@@ -57,6 +58,13 @@ const FORMATS: &[(&str, Place, &[u8], Way)] = &[
     ("tar", Start(257), b"ustar", Unpack),
     ("7z", Start(0), b"7z\xbc\xaf\x27\x1c", Unpack),
     ("Android sparse", Start(0), &0xed26_ff3a_u32.to_le_bytes(), Unpack),
+    ("lzip", Start(0), b"LZIP", Unpack),
+    ("partclone", Start(0), b"partclone-image", Unpack),
+    ("CHD", Start(0), b"MComprHD", Unpack),
+    ("sparse DMG", Start(0), b"sprs", Unpack),
+    ("encrypted DMG", Start(0), b"encrcdsa", Unpack),
+    // Version 1.
+    ("encrypted DMG", End(8), b"cdsaencr", Unpack),
 ];
 
 /// Refuses a file of `size` bytes that is no raw image.
@@ -89,7 +97,22 @@ fn recognise(start: &[u8], end: &[u8]) -> Option<(&'static str, &'static Way)> {
         };
         bytes.is_some_and(|bytes| bytes.starts_with(magic))
     };
-    FORMATS.iter().find(|(_, place, magic, _)| there(place, magic)).map(|(name, .., way)| (*name, way))
+    let format = FORMATS.iter().find(|(_, place, magic, _)| there(place, magic));
+    let vmdk = || is_vmdk_descriptor(start).then_some(("VMDK", &Convert));
+    format.map(|(name, .., way)| (*name, way)).or_else(vmdk)
+}
+
+/// A VMDK's descriptor is text. Comments and empty lines may be before its first words, as QEMU takes it (block/vmdk.c,
+/// vmdk_probe).
+fn is_vmdk_descriptor(start: &[u8]) -> bool {
+    let lines = start.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut lines = lines.skip_while(|line| {
+        line.is_empty() || line.starts_with(b"#") && !line.starts_with(b"# Disk DescriptorFile")
+    });
+    let first = lines.next().unwrap_or_default();
+    [&b"# Disk DescriptorFile"[..], b"version=1", b"version=2", b"version=3"]
+        .iter()
+        .any(|words| first.starts_with(words))
 }
 
 #[cfg(test)]
@@ -118,6 +141,9 @@ mod tests {
             (0, b"KDMV\x01\0\0\0", "in VMDK format"),
             (0, b"COWD", "in VMDK format"),
             (0, b"# Disk DescriptorFile\nversion=1\n", "in VMDK format"),
+            (0, b"\n# Disk DescriptorFile\nversion=1\n", "in VMDK format"),
+            (0, b"  \r\n\r\n# a disk of mine\r\n# Disk DescriptorFile\r\n", "in VMDK format"),
+            (0, b"# a disk of mine\n\nversion=1\nCID=fffffffe\n", "in VMDK format"),
             (0, b"conectix", "in VHD format"),
             (last, b"conectix", "in VHD format"),
             (last + 1, b"conectix", "in VHD format"),
@@ -126,6 +152,8 @@ mod tests {
             (0, b"WithouFreSpacExt", "in Parallels format"),
             (last, b"koly\0\0\0\x04\0\0\x02\0", "in DMG format"),
             (0, b"EVF\x09\x0d\x0a\xff\0\x01", "in EWF format"),
+            (0, b"Bochs Virtual HD Image\0\0\0", "in Bochs format"),
+            (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0", "in cloop format"),
         ] {
             let image = image(offset, magic);
             for read_only in [false, true] {
@@ -148,6 +176,12 @@ mod tests {
             (0, b"\x5d\0\0\x80\0", "in lzma format"),
             (0, b"\x1f\x9d\x90", "in compress format"),
             (257, b"ustar\x0000", "in tar format"),
+            (0, b"LZIP\x01\x0c", "in lzip format"),
+            (0, b"partclone-image\x000.3.", "in partclone format"),
+            (0, b"MComprHD\0\0\0\x7c", "in CHD format"),
+            (0, b"sprs\0\0\0\x03", "in sparse DMG format"),
+            (0, b"encrcdsa\0\0\0\x02", "in encrypted DMG format"),
+            ((1 << 20) - 8, b"cdsaencr", "in encrypted DMG format"),
         ] {
             let error = open(image(offset, magic).path(), false, false).unwrap_err();
             assert!(error.contains(expected) && error.contains("unpack it first"), "{error}");
@@ -183,6 +217,10 @@ mod tests {
             (1, b"QFI\xfb"),
             (last, b"QFI\xfb"),
             (last - 512, b"conectix"),
+            // Text of another kind, or none.
+            (0, b"#!/bin/sh\n\necho version=1\n"),
+            (0, b"# Disk\nDescriptorFile\nversion=1\n"),
+            (0, b"\n\n\n"),
         ] {
             let opened = open(image(offset, magic).path(), false, false);
             assert!(opened.is_ok(), "{offset}: {magic:?}: {opened:?}");
