@@ -341,10 +341,12 @@ fn signals_of_the_c_library_do_nothing() {
     }
 }
 
-/// A crash in the background leaves the terminal to whoever has it; if nobody has set it since, it is given back.
+/// An end in the background leaves the terminal to whoever has it; if nobody has set it since, it is given back.
 #[test]
-fn a_crash_in_the_background_leaves_the_settings_of_others() {
-    for theirs in [true, false] {
+fn an_end_in_the_background_leaves_the_settings_of_others() {
+    let crash = (Signal::SIGSEGV, 128 + libc::SIGSEGV);
+    let end = (Signal::SIGTERM, 6);
+    for (theirs, (signal, code)) in [(true, crash), (false, crash), (true, end), (false, end)] {
         let script = "ulimit -c 0; set -m; \"$@\"; bg; wait %1; exit $?";
         let Some(mut session) = Session::start(script, LOOP) else { return };
         let cvmm = session.cvmm();
@@ -358,9 +360,9 @@ fn a_crash_in_the_background_leaves_the_settings_of_others() {
             expected.local_flags.remove(LocalFlags::ECHO);
             tcsetattr(&session.pty.slave, SetArg::TCSANOW, &expected).unwrap();
         }
-        kill(cvmm, Signal::SIGSEGV).unwrap();
-        assert_eq!(wait_for_end(&mut session.shell).code(), Some(128 + libc::SIGSEGV));
-        assert_eq!(session.settings(), expected, "{theirs}");
+        kill(cvmm, signal).unwrap();
+        assert_eq!(wait_for_end(&mut session.shell).code(), Some(code));
+        assert_eq!(session.settings(), expected, "{signal}, {theirs}");
     }
 }
 

@@ -57,7 +57,8 @@ impl Terminal {
         // Line feeds of cvmm's own messages still return the carriage.
         raw.output_flags = now.output_flags;
         // First: a crash may come as soon as it is raw.
-        let (before, ours) = self.taken.get_or_insert((now, raw.clone()));
+        let before = self.taken.take().map_or(now, |(before, _)| before);
+        let (before, ours) = self.taken.insert((before, raw.clone()));
         crash::restore_terminal(&self.file, before, ours);
         Ok(tcsetattr(&self.file, SetArg::TCSANOW, &raw)?)
     }
@@ -66,11 +67,18 @@ impl Terminal {
     pub fn give_back(&mut self) {
         crash::keep_terminal();
         if let Some((before, ours)) = self.taken.take()
-            && (self.is_ours() || tcgetattr(&self.file).is_ok_and(|now| now == ours))
+            && (self.is_ours() || tcgetattr(&self.file).is_ok_and(|now| is_input_alike(&now, &ours)))
         {
             let _ = tcsetattr(&self.file, SetArg::TCSANOW, &before);
         }
     }
+}
+
+/// Whether two settings are the same, but for the flags of output, which are not ours to set. (`==` would compare nix's own
+/// copy, too, which is that of the kernel's only after a call.)
+fn is_input_alike(a: &Termios, b: &Termios) -> bool {
+    let flags = |of: &Termios| (of.input_flags, of.control_flags, of.local_flags, of.control_chars);
+    flags(a) == flags(b)
 }
 
 impl Drop for Terminal {
@@ -110,6 +118,8 @@ impl Keyboard {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::termios::SpecialCharacterIndices;
+
     use super::*;
 
     #[test]
@@ -139,6 +149,23 @@ mod tests {
         terminal.give_back();
         assert!(!terminal.is_taken());
         assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
+    }
+
+    /// In the background, that is how it is known that nobody else has set it since.
+    #[test]
+    fn the_settings_that_it_was_given_last_are_ours() {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        let mut terminal = Terminal::new(&pty.slave).unwrap().expect("a terminal");
+        terminal.take().unwrap();
+        // As `stty erase ^H` would, in a shell that has stopped us.
+        let mut changed = before.clone();
+        changed.control_chars[SpecialCharacterIndices::VERASE as usize] = 8;
+        tcsetattr(&pty.slave, SetArg::TCSANOW, &changed).unwrap();
+        terminal.take().unwrap();
+        let (given_back, ours) = terminal.taken.as_ref().unwrap();
+        assert_eq!(*given_back, before);
+        assert!(is_input_alike(ours, &tcgetattr(&pty.slave).unwrap()));
     }
 
     #[test]
