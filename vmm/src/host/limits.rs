@@ -29,6 +29,14 @@ pub fn need_open_files(count: usize) -> Result<(), String> {
     }
 }
 
+/// Why this process can't have or write all of a file of `size` bytes, a memfd included, if its limit is the reason.
+pub fn file_size(size: u64) -> Option<String> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE).ok()?;
+    (size > limit).then(|| {
+        format!("it has {size} bytes, and {limit} are the limit of this process for a file (see ulimit -f)")
+    })
+}
+
 /// Lets this process open as many files as it may: a machine with many devices needs more than the 1024 that shells allow by
 /// habit (for programs that use select).
 fn raise_open_files() {

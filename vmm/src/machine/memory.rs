@@ -24,6 +24,7 @@ use vm_memory::{
 
 use super::huge_pages;
 use crate::config::PoolConfig;
+use crate::host::limits;
 use crate::{Error, Result};
 
 /// The memory of a guest that is not loaded yet.
@@ -126,7 +127,11 @@ pub(super) fn map_pool(name: &str, range: Range, option: &PoolConfig) -> Result<
     let fd = memfd_create(file_name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | kind)
         .map_err(|e| failed("made", e.to_string()))?;
     let file = File::from(fd);
-    file.set_len(range.size()).map_err(|e| failed("made", e.to_string()))?;
+    let too_large = |error: io::Error| match limits::file_size(range.size()) {
+        Some(why) => format!("{error}: {why}"),
+        None => error.to_string(),
+    };
+    file.set_len(range.size()).map_err(|e| failed("made", too_large(e)))?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| failed("sealed", e.to_string()))?;
     let mapping = map(bytes(range)?, Some(file), huge).map_err(|error| match huge {

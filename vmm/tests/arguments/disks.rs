@@ -73,6 +73,28 @@ fn a_disk_that_is_sealed() {
     }
 }
 
+/// Behind the limit, each write would be an error.
+#[test]
+fn a_disk_that_is_larger_than_a_file_may_be() {
+    let bench = Bench::new();
+    let path = bench.file("disk", 1 << 20);
+    let with_limit = |blocks: u32, value: &str| {
+        let run = bench
+            .command(Path::new(env!("CARGO_BIN_EXE_cvmm")), &["--blk", value, "--net", "tap=cvmm-none0"]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -f {blocks}; exec \"$@\""), "sh"]);
+        output(shell.arg(run.get_program()).args(run.get_args()))
+    };
+    let [writable, read_only] = ["", ",ro"].map(|ro| format!("path={path}{ro}"));
+    // Blocks of 512 bytes.
+    let said = "it can't be written: it has 1048576 bytes, and 1048064 are the limit of this process for a file \
+                (see ulimit -f)";
+    assert_refused(&with_limit(2047, &writable), &format!("--blk {writable}"), &format!("{said}{RO}"));
+    for (blocks, value) in [(2048, &writable), (2047, &read_only)] {
+        assert_refused(&with_limit(blocks, value), "--net tap=cvmm-none0", "there is no network device");
+    }
+}
+
 /// As root: nobody else can set the attribute.
 #[test]
 fn a_disk_that_is_immutable_or_append_only() {

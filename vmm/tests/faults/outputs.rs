@@ -110,7 +110,8 @@ fn a_report_on_a_full_disk_is_exit_code_1() {
     assert!(ended.log.contains("--report: it can't be written: No space left on device"), "{}", ended.log);
 }
 
-/// RLIMIT_FSIZE is no death by SIGXFSZ: a request behind the limit is an error like others.
+/// RLIMIT_FSIZE is no death by SIGXFSZ: a request behind the limit is an error like others. It is lowered while the guest
+/// runs: at the start, the image would be refused.
 #[test]
 fn a_limit_of_file_sizes_is_an_io_error() {
     if !kvm() {
@@ -118,16 +119,43 @@ fn a_limit_of_file_sizes_is_an_io_error() {
     }
     let folder = TempDir::new().unwrap();
     let image = place::image(folder.path(), 16384);
-    let cvmm = cvmm(folder.path());
-    // Blocks of 512 bytes: more than the pool has, which is a file, too.
-    let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -f 8192; exec \"$@\"", "sh"]).arg(cvmm.get_program()).args(cvmm.get_args());
-    limited.arg(blk(&image)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log(folder.path()));
-    let mut guest = Guest::start(limited, folder.path());
+    let mut cvmm = cvmm(folder.path());
+    cvmm.arg(blk(&image)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log(folder.path()));
+    let mut guest = Guest::start(cvmm, folder.path());
+    limit_files(guest.child.id(), 8192 * 512);
     // The last one is cut short by the limit, and the rest of it is refused.
     guest.orders(&[("write 0 8191 1 7", "0"), ("write 0 8192 8 7", "1"), ("write 0 8188 8 7", "1")]);
     guest.orders(&[("read 0 8191 1", "0 7"), ("read 0 8192 8", "0 0"), ("flush 0", "0")]);
     guest.end().exit_code(0).host_errors("blk0", &[("write", "File too large", 2)]);
+}
+
+/// A pool is a file, too.
+#[test]
+fn a_pool_that_is_larger_than_a_file_may_be_is_told() {
+    if !kvm() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let cvmm = cvmm(folder.path());
+    let mut limited = Command::new("sh");
+    // Blocks of 512 bytes.
+    limited.args(["-c", "ulimit -f 2048; exec \"$@\"", "sh"]).arg(cvmm.get_program()).args(cvmm.get_args());
+    let output = limited.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    let expected = "can't be made: File too large (os error 27): it has 2097152 bytes, and 1048576 are the limit of this \
+                    process for a file (see ulimit -f)\n";
+    assert!(said.ends_with(expected), "{said}");
+}
+
+/// From now on, files of `process` may have so many bytes.
+#[allow(unsafe_code)]
+fn limit_files(process: u32, bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: the call reads the limit and writes none.
+    let result =
+        unsafe { libc::prlimit(process.cast_signed(), libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 fn log(folder: &Path) -> File {

@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 
 use super::block;
-use crate::host::files;
+use crate::host::{files, limits};
 
 /// Opens the image at `path`; the guest may write it unless it is `read_only`.
 ///
@@ -53,6 +53,10 @@ fn obstacle(file: &File) -> Option<String> {
     let sealed = SealFlag::F_SEAL_WRITE | SealFlag::from_bits_retain(libc::F_SEAL_FUTURE_WRITE);
     if seals.is_ok_and(|seals| seals.intersects(sealed)) {
         return Some("it is sealed against writes".into());
+    }
+    // Not for a block device, whose metadata have no size.
+    if let Some(why) = file.metadata().ok().and_then(|metadata| limits::file_size(metadata.len())) {
+        return Some(why);
     }
     // It changes nothing, and yet the kernel asks the file system or the device whether it may: swap space, a file system
     // that has become read-only after an error, one that has no writes at all.
