@@ -123,7 +123,7 @@ Exit codes:
   0  done
   1  cvmm failed
   2  an option is wrong, or a file that it names
-  3  the host can't: dtc or iasl is missing, or too few open files";
+  3  the host can't: dtc or iasl is missing, no temporary files, or too few open files";
 
 /// Options of `cvmm describe`.
 #[derive(Args, Debug)]

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -18,23 +19,27 @@ use crate::{Error, Result};
 pub(super) fn dts(dtb: &[u8]) -> Result<Vec<u8>> {
     let mut dtc = Command::new("dtc");
     dtc.args(["-q", "-I", "dtb", "-O", "dts", "-o", "-", "-"]);
-    let output = run(&mut dtc, dtb).map_err(|error| missing("dts", "dtc", "device-tree-compiler", &error))?;
+    let output = run(&mut dtc, dtb).map_err(|error| not_run("dts", "dtc", "device-tree-compiler", &error))?;
     if output.status.success() { Ok(output.stdout) } else { Err(failed("dtc", &output)) }
 }
 
 /// `tables` as source, one after the other.
 pub(super) fn asl(tables: &[AcpiTable]) -> Result<Vec<u8>> {
     // iasl knows files only. The folder goes away with `folder`, also after an error.
-    let folder = tempfile::tempdir().map_err(|error| Error::vmm("a temporary folder for iasl", error))?;
-    let io = |error| Error::vmm("files for iasl", error);
+    let no_room = |error| {
+        let place = env::temp_dir();
+        let reason = format!("iasl needs files in {place:?}, and they can't be written: {error}");
+        Error::Describe(format!("--format asl: {reason}; set TMPDIR to another folder"))
+    };
+    let folder = tempfile::tempdir().map_err(no_room)?;
     // iasl has no text form of the RSDP, which is no table in the sense of ACPI 6.5, 5.2.6.
     let (with_text, without): (Vec<_>, Vec<_>) = tables.iter().partition(|table| table.name != "RSDP");
     for table in &with_text {
-        fs::write(folder.path().join(file_name(table)), &table.bytes).map_err(io)?;
+        fs::write(folder.path().join(file_name(table)), &table.bytes).map_err(no_room)?;
     }
     let mut iasl = Command::new("iasl");
     iasl.current_dir(folder.path()).arg("-d").args(with_text.iter().map(|table| file_name(table)));
-    let output = run(&mut iasl, &[]).map_err(|error| missing("asl", "iasl", "acpica-tools", &error))?;
+    let output = run(&mut iasl, &[]).map_err(|error| not_run("asl", "iasl", "acpica-tools", &error))?;
 
     let mut text = String::new();
     for table in without {
@@ -70,11 +75,15 @@ fn run(command: &mut Command, input: &[u8]) -> io::Result<Output> {
     child.wait_with_output()
 }
 
-fn missing(format: &str, tool: &str, package: &str, error: &io::Error) -> Error {
+fn not_run(format: &str, tool: &str, package: &str, error: &io::Error) -> Error {
     let binary = if format == "dts" { "dtb" } else { "acpi" };
+    // Anything else, such as too many processes, no package mends.
+    let package = match error.kind() {
+        io::ErrorKind::NotFound => format!("Debian's package {package} has it, and "),
+        _ => String::new(),
+    };
     Error::Describe(format!(
-        "--format {format}: {tool} can't be run: {error}; Debian's package {package} has it, and --format {binary} \
-         does not need it"
+        "--format {format}: {tool} can't be run: {error}; {package}--format {binary} does not need it"
     ))
 }
 

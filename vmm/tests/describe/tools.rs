@@ -64,6 +64,31 @@ fn a_tool_that_is_missing_is_named() {
     }
 }
 
+/// No package would mend that.
+#[test]
+fn a_tool_that_is_there_and_can_not_be_run_is_not_missing() {
+    let place = Place::new();
+    for (tool, format, binary) in [("dtc", "dts", "dtb"), ("iasl", "asl", "acpi")] {
+        fs::write(place.path(tool), "no program").unwrap();
+        let mut command = place.command(&format!("--pool 64M --format {format}"));
+        let output = place.output(command.env("PATH", place.here.path()));
+        let expected = format!(
+            "--format {format}: {tool} can't be run: Permission denied (os error 13); --format {binary} does not need it"
+        );
+        assert_error(&output, 3, &expected);
+    }
+}
+
+#[test]
+fn without_a_place_for_temporary_files_tmpdir_is_named() {
+    let place = Place::new();
+    let mut command = place.command("--pool 64M --format asl");
+    let output = place.output(command.env("TMPDIR", place.path("none")));
+    assert_error(&output, 3, "--format asl: iasl needs files in \"");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("No such file") && said.ends_with("; set TMPDIR to another folder\n"), "{said}");
+}
+
 /// Whoever started us may ignore SIGCHLD; then the kernel tells nobody how a child has ended.
 #[test]
 fn a_tool_is_waited_for_where_its_end_is_ignored() {
