@@ -211,13 +211,26 @@ fn wrong_options() {
     assert_error(&output, 2, "unexpected argument '--kernel' found; see cvmm describe --help");
 }
 
-/// Nobody asked for a guest.
+/// Nobody asked for a guest. The limit that is said to be enough is, and no less would be.
 #[test]
 fn too_few_open_files() {
-    let script = "ulimit -n 16; exec \"$@\"";
-    let output =
-        Command::new("sh").args(["-c", script, "sh", BINARY, "describe", "--pool=2M"]).output().unwrap();
-    assert_error(&output, 3, "Too many open files: this needs 16 more");
+    // A file that whoever started us has left open counts.
+    for left_open in ["", "9</dev/null"] {
+        let describe = |limit: u32| {
+            let script = format!("ulimit -n {limit}; exec \"$@\" {left_open}");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script, "sh", BINARY, "describe", "--pool=2M"]).output().unwrap()
+        };
+        let output = describe(16);
+        let expected = "Too many open files: this needs 16 more than are open, and the limit of this process is 16; \
+                        ulimit -n ";
+        assert_error(&output, 3, expected);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let (_, said) = said.split_once("ulimit -n ").unwrap();
+        let enough = said.strip_suffix(" or more is enough\n").unwrap().parse().unwrap();
+        assert!(describe(enough).status.success(), "{enough}");
+        assert_error(&describe(enough - 1), 3, "Too many open files");
+    }
 }
 
 /// What the options allow can be described; what is refused says what would do.
