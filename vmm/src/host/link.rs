@@ -10,10 +10,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
-/// Bytes of `struct nlmsghdr`, `struct ifinfomsg`, and of both; and where `ifi_flags` is in the second.
+/// Bytes of `struct nlmsghdr`, `struct ifinfomsg`, and of both; and where `ifi_index` and `ifi_flags` are in the second.
 const HEADER: usize = 16;
 const IF_INFO: usize = 16;
 const ATTRIBUTES: usize = HEADER + IF_INFO;
+const INDEX: usize = 4;
 const FLAGS: usize = 8;
 /// Room for the description of a device.
 const ANSWER: usize = 64 << 10;
@@ -27,6 +28,8 @@ const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 /// A network device.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
+    /// Its number, which no other one of the namespace has. It may have several names.
+    pub(super) index: u32,
     /// Its MTU.
     pub(super) mtu: u32,
     /// Whether it is up (IFF_UP).
@@ -72,8 +75,9 @@ impl Link {
             };
         }
         let attributes = payload.get(IF_INFO..).ok_or(io::ErrorKind::UnexpectedEof)?;
-        let flags = payload.get(FLAGS..).and_then(number).unwrap_or_default();
-        let mut link = Self { up: flags & libc::IFF_UP.cast_unsigned() != 0, ..Self::default() };
+        let field = |at: usize| payload.get(at..).and_then(number).unwrap_or_default();
+        let up = field(FLAGS) & libc::IFF_UP.cast_unsigned() != 0;
+        let mut link = Self { index: field(INDEX), up, ..Self::default() };
         for (kind, value) in each(attributes) {
             match kind {
                 libc::IFLA_MTU => link.mtu = number(value).unwrap_or_default(),
@@ -85,7 +89,7 @@ impl Link {
     }
 }
 
-/// Asks for one device by its name.
+/// Asks for one device by its name, or by one of its alternative names.
 fn request(name: &str) -> Vec<u8> {
     let name = DefaultNla::new(libc::IFLA_IFNAME, [name.as_bytes(), &[0]].concat());
     let length = ATTRIBUTES + name.buffer_len();
@@ -140,7 +144,7 @@ mod tests {
     #[test]
     fn a_device_is_found_by_its_name() {
         let lo = Link::find("lo").unwrap().unwrap();
-        assert_eq!(lo.tap, None);
+        assert_eq!((lo.index, lo.tap), (1, None));
         assert!(lo.mtu >= 1500);
         assert_eq!(Link::find("cvmm-none0").unwrap(), None);
         assert_eq!(Link::find("").unwrap(), None);

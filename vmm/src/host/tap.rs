@@ -69,6 +69,12 @@ impl HostTap {
         Ok(Opened { queues: opened, mtu, up: link.up })
     }
 
+    /// What makes the network device `name` the same one by each of its names; `None` if there is none.
+    pub fn index(name: &str) -> Option<u32> {
+        // An error is told when it is attached to.
+        if is_name(name) { Link::find(name).ok().flatten().map(|link| link.index) } else { None }
+    }
+
     /// Attaches one of so many queues.
     fn open_queue(name: &str, queues: u16, multi_queue: bool) -> Result<Self, String> {
         let file = OpenOptions::new()

@@ -56,17 +56,19 @@ fn refuse_shared_disks(devices: &[DeviceConfig]) -> Result<()> {
     Ok(())
 }
 
-/// The kernel would say that a tap is busy, and not with what.
+/// The kernel would say that a tap is busy, and not with what. A tap may have several names.
 fn refuse_shared_taps(devices: &[DeviceConfig]) -> Result<()> {
-    let mut seen: Vec<(&DeviceConfig, &str)> = Vec::new();
+    let mut seen: Vec<(&DeviceConfig, &str, Option<u32>)> = Vec::new();
     for device in devices {
         let DeviceKind::Net { tap, .. } = &device.kind else { continue };
-        if let Some((other, _)) = seen.iter().find(|(_, other)| other == tap) {
+        let index = HostTap::index(tap);
+        let is_same = |name, of_other| name == tap || index.is_some() && of_other == index;
+        if let Some((other, ..)) = seen.iter().find(|(_, name, index)| is_same(*name, *index)) {
             let reason =
                 format!("{} names the same tap; each network device needs a tap of its own", other.option);
             return Err(Error::argument(&device.option, reason));
         }
-        seen.push((device, tap));
+        seen.push((device, tap, index));
     }
     Ok(())
 }

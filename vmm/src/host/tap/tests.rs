@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Taps in a network namespace of the test's own, whose sysfs is that of another one.
 
-use std::process::Command;
+use std::process;
 use std::thread;
 
+use clap::Parser;
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
+use crate::cli::{Cli, Command};
+use crate::config::MachineConfig;
+use crate::machine::refuse_shared;
 use crate::testing::not_tested;
 
 /// Runs `test` in a network namespace of its own. /sys is as it was.
@@ -34,7 +38,7 @@ fn with_taps(taps: &'static [&str], test: impl FnOnce() + Send + 'static) {
 }
 
 fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    let status = process::Command::new("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
 }
 
@@ -75,8 +79,9 @@ fn what_is_no_tap_is_named() {
     assert!(error("cvmm-none0", 1).contains("ip tuntap add dev cvmm-none0 mode tap &&"));
     assert!(error("cvmm-none0", 2).contains("ip tuntap add dev cvmm-none0 mode tap multi_queue &&"));
     assert!(error("lo", 1).contains("is not a tap"));
-    for name in ["../lo", "a-name-that-is-too-long", "", ".", "..", "a:1", "a b"] {
+    for name in ["../lo", "a-name-that-is-too-long", "", ".", "..", "a:1", "a b", &"a".repeat(70_000)] {
         assert!(error(name, 1).contains("can't be the name"), "{name}");
+        assert_eq!(HostTap::index(name), None, "{name}");
     }
 }
 
@@ -116,6 +121,32 @@ fn a_tap_is_found_where_sysfs_does_not_show_it() {
         let again =
             "ip tuntap del dev t0 mode tap && ip tuntap add dev t0 mode tap multi_queue && ip link set t0 up";
         assert!(one_queue.ends_with(again), "{one_queue}");
+    });
+}
+
+/// An alternative name is as good as the first.
+#[test]
+fn a_tap_with_two_names_is_one() {
+    with_taps(&["t0 mode tap", "t1 mode tap"], || {
+        ip("link property add dev t0 altname other");
+        HostTap::open("other", 1).unwrap();
+        let refuse = |names: [&str; 2]| {
+            let nets = names.map(|name| format!("--net=tap={name}"));
+            let arguments = ["cvmm", "describe", "--pool=2M"].into_iter().map(String::from).chain(nets);
+            let Command::Describe(arguments) = Cli::try_parse_from(arguments).unwrap().command else {
+                panic!()
+            };
+            refuse_shared(&MachineConfig::new(&arguments.machine).unwrap().devices)
+        };
+        for names in [["t0", "other"], ["other", "t0"], ["none", "none"]] {
+            let error = refuse(names).unwrap_err().to_string();
+            let [first, second] = names;
+            let expected = format!("--net tap={second}: --net tap={first} names the same tap;");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        for names in [["t0", "t1"], ["t1", "other"], ["none", "never"]] {
+            refuse(names).unwrap();
+        }
     });
 }
 
