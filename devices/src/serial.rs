@@ -20,6 +20,7 @@ pub const WINDOW_SIZE: u64 = REGISTERS as u64;
 const DATA: u8 = 0;
 const IER: u8 = 1;
 const IER_RECEIVED_DATA: u8 = 1;
+const IER_ALL: u8 = 0xf;
 const LCR: u8 = 3;
 const LCR_DIVISOR_LATCH: u8 = 1 << 7;
 const MCR: u8 = 4;
@@ -113,7 +114,11 @@ impl Uart {
         let (interrupts, modem) = (self.registers.read(IER), self.registers.read(MCR));
         let ready = modem & MCR_REQUEST_TO_SEND != 0;
         self.uses_rts |= ready;
-        modem & MCR_LOOP == 0 && interrupts & IER_RECEIVED_DATA != 0 && (ready || !self.uses_rts)
+        // All interrupts at once, and no "request to send": so Linux tests what kind of UART it is (8250_port.c, `autoconfig`),
+        // and then empties it.
+        let probes = interrupts == IER_ALL && !ready;
+        let wants = interrupts & IER_RECEIVED_DATA != 0 && !probes;
+        modem & MCR_LOOP == 0 && wants && (ready || !self.uses_rts)
     }
 
     /// Shows the guest the registers after its write, while reading them means nothing: there are no interrupts and there is
@@ -297,6 +302,10 @@ mod tests {
         assert!(bench.woken());
         assert_eq!(bench.console.input(b"ab"), 2);
         assert_eq!((bench.read(0), bench.read(0)), (b'a', b'b'));
+        // A driver looks what kind of UART it is.
+        bench.write(IER, 0);
+        bench.write(IER, IER_ALL);
+        assert_eq!(bench.console.input(b"p"), 0);
         // The port is closed, and what is typed meanwhile waits for the next one who opens it.
         bench.write(IER, 0);
         assert_eq!(bench.console.input(b"c"), 0);

@@ -24,6 +24,7 @@ const NETWORK: &str = "[Match]\nType=ether\n\n[Network]\nAddress=192.168.77.2/24
 /// What the shell does in the new root, whose path is `$1`.
 const CUSTOMIZE: &str = r#"set -e
 echo cvmm > "$1/etc/hostname"
+rm -f "$1/etc/resolv.conf"
 chroot "$1" passwd --quiet --delete root
 chroot "$1" systemctl --quiet enable systemd-networkd.service
 "#;
@@ -47,6 +48,9 @@ pub fn cached() -> Result<PathBuf> {
 pub fn make(path: &Path) -> Result<()> {
     if !packages::is_root() {
         bail!("a Debian root file system has files of several users: only root can make it");
+    }
+    if path.is_dir() {
+        bail!("{} is a folder; say where the image should be, for example {0}/root.ext4", path.display());
     }
     packages::require(&TOOLS)?;
     let (codename, line) = source()?;
@@ -73,7 +77,9 @@ pub fn make(path: &Path) -> Result<()> {
     fs::File::create(&image)?.set_len(SIZE)?;
     let mkfs = packages::find(packages::MKFS_EXT4.program).context("mkfs.ext4 is not installed")?;
     packages::run(Command::new(mkfs).args(["-q", "-d"]).arg(&root).arg(&image))?;
-    fs::rename(&image, path).with_context(|| format!("cannot create {}", path.display()))
+    fs::rename(&image, path).with_context(|| format!("cannot create {}", path.display()))?;
+    eprintln!("lab: made {}", path.display());
+    Ok(())
 }
 
 /// The code name of this machine's release, and the line of apt's sources for its main suite.

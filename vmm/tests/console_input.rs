@@ -5,7 +5,7 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -187,6 +188,41 @@ fn a_socket_that_others_read_makes_nobody_wait() {
         kill(Pid::from_raw(reader.id().cast_signed()), Signal::SIGTERM).unwrap();
         assert_eq!(wait_for_end(reader).code(), Some(6));
     }
+}
+
+/// What is typed waits in cvmm's memory, so that the quit key is found, but not without end: more waits in the terminal.
+#[test]
+fn a_guest_that_does_not_read_has_no_more_typed_for_it_than_there_is_room() {
+    /// Bytes that wait in cvmm, and more than a terminal's own buffers hold.
+    const ROOM: usize = 16 << 20;
+    const IN_TERMINAL: usize = 1 << 20;
+    if !kvm() {
+        return;
+    }
+    let dir = TempDir::new().unwrap();
+    let pty = openpty(None, None).unwrap();
+    let mut child = start(dir.path(), &[common::LOOP], Stdio::from(pty.slave.try_clone().unwrap()));
+    let raw = || !tcgetattr(&pty.slave).unwrap().local_flags.contains(LocalFlags::ICANON);
+    wait_until("a raw terminal", raw);
+    fcntl(&pty.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let mut master = File::from(pty.master.as_fd().try_clone_to_owned().unwrap());
+    let (mut typed, begin) = (0, Instant::now());
+    let mut type_some = || {
+        match master.write(&[b'a'; 1 << 16]) {
+            Ok(len) => typed += len,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        typed
+    };
+    wait_until("a full buffer", || type_some() >= ROOM);
+    // Four times as long as that much took before.
+    let end = Instant::now() + (begin.elapsed() / 4).max(Duration::from_millis(500));
+    while Instant::now() < end && type_some() < ROOM + IN_TERMINAL {
+        thread::sleep(Duration::from_micros(100));
+    }
+    assert!(type_some() < ROOM + IN_TERMINAL, "it takes more and more");
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert_eq!(wait_for_end(&mut child).code(), Some(6));
 }
 
 /// The end of input is not the end of the guest, and a device that never ends is no busy loop: cvmm sleeps while the guest

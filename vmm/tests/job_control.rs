@@ -232,6 +232,17 @@ fn a_job_that_comes_back_has_its_keys() {
     }
 }
 
+/// Both signals wait for cvmm when it begins. The kernel gives the one with the lower number first, the stop.
+#[test]
+fn a_stop_does_not_delay_an_end_that_came_with_it() {
+    let both = "kill -TSTP $$; kill -PWR $$; exec \"$@\"";
+    let script = format!("set -m; env --block-signal=TSTP,PWR sh -c '{both}' sh \"$@\"; exit $?");
+    if let Some(session) = Session::start(&script, LOOP) {
+        let report = session.path("report");
+        session.ends_with_report(6, &report);
+    }
+}
+
 /// cvmm's word on the end is a line of its own, and no empty one comes before it.
 #[test]
 fn the_last_message_begins_on_a_new_line() {

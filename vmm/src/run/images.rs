@@ -41,7 +41,9 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
     let stdout = (config.console == ConsoleConfig::Stdio).then_some(Path::new(STDOUT));
     let streams = [("standard output", stdout), ("standard error", Some(Path::new(STDERR)))];
     let mut others: Vec<_> = read.into_iter().chain(disks).chain(streams).filter_map(named).collect();
-    for (option, path) in written.into_iter().filter_map(named) {
+    // `-` goes on where the stream is, whoever else writes there.
+    for (option, path) in written.into_iter().filter_map(named).filter(|(_, path)| *path != Path::new(STDOUT))
+    {
         if let Some((other, _)) = others.iter().find(|(_, other)| same_file(other, path)) {
             return Err(Error::argument(with_path(option, path), format!("{other} names the same file")));
         }
