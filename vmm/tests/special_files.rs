@@ -147,6 +147,19 @@ fn report_and_console_can_go_to_standard_output() {
             run(options, before.into());
             let both = fs::read(&file).unwrap();
             assert!(both.starts_with(b"before") && has(&both[6..], expected), "{options:?}");
+            // As `> file 2>&1` has it.
+            let both = fs::File::create(&file).unwrap();
+            let stderr = both.try_clone().unwrap();
+            let mut command = cvmm("run");
+            command
+                .arg("--kernel")
+                .arg(&kernel)
+                .args(options)
+                .stdin(Stdio::null())
+                .stdout(both)
+                .stderr(stderr);
+            assert_eq!(wait_for_end(&mut command.spawn().unwrap()).code(), Some(0), "{options:?}");
+            assert!(has(&fs::read(&file).unwrap(), expected), "{options:?}");
         }
     }
     assert!(!dir.path().join("-").exists());

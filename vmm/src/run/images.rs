@@ -41,10 +41,11 @@ pub(super) fn refuse_overwriting(config: &VmConfig) -> Result<()> {
     let stdout = (config.console == ConsoleConfig::Stdio).then_some(Path::new(STDOUT));
     let streams = [("standard output", stdout), ("standard error", Some(Path::new(STDERR)))];
     let mut others: Vec<_> = read.into_iter().chain(disks).chain(streams).filter_map(named).collect();
-    // `-` goes on where the stream is, whoever else writes there.
-    for (option, path) in written.into_iter().filter_map(named).filter(|(_, path)| *path != Path::new(STDOUT))
-    {
-        if let Some((other, _)) = others.iter().find(|(_, other)| same_file(other, path)) {
+    // `-` goes on where standard output is, also where standard error has the same file: `> log 2>&1`.
+    let shared = |other: &Path, path: &Path| other == Path::new(STDERR) && files::is_stdout(path);
+    for (option, path) in written.into_iter().filter_map(named) {
+        let same = |(_, other): &&(&str, &Path)| same_file(other, path) && !shared(other, path);
+        if let Some((other, _)) = others.iter().find(same) {
             return Err(Error::argument(with_path(option, path), format!("{other} names the same file")));
         }
         others.push((option, path));
