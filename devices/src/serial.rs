@@ -94,6 +94,9 @@ struct Uart {
     input_came: bool,
     /// The guest has said "request to send" (MCR) before, so that it means something when it takes that back.
     uses_rts: bool,
+    /// All interrupts were enabled at once, and no other register was used since. So Linux finds out what kind of UART it is
+    /// (8250_port.c, `autoconfig`), and empties it afterwards.
+    may_probe: bool,
     /// Reads of the line status in a row, without another access.
     polls: u8,
     listens: bool,
@@ -114,10 +117,7 @@ impl Uart {
         let (interrupts, modem) = (self.registers.read(IER), self.registers.read(MCR));
         let ready = modem & MCR_REQUEST_TO_SEND != 0;
         self.uses_rts |= ready;
-        // All interrupts at once, and no "request to send": so Linux tests what kind of UART it is (8250_port.c, `autoconfig`),
-        // and then empties it.
-        let probes = interrupts == IER_ALL && !ready;
-        let wants = interrupts & IER_RECEIVED_DATA != 0 && !probes;
+        let wants = interrupts & IER_RECEIVED_DATA != 0 && !self.may_probe;
         modem & MCR_LOOP == 0 && wants && (ready || !self.uses_rts)
     }
 
@@ -144,6 +144,13 @@ impl Uart {
         }
     }
 
+    /// Before an access of `register`.
+    fn begin(&mut self, register: u8) {
+        if register != IER && std::mem::take(&mut self.may_probe) {
+            self.look();
+        }
+    }
+
     fn look(&mut self) {
         let before = std::mem::replace(&mut self.listens, false);
         self.listens = self.would_read();
@@ -166,8 +173,15 @@ impl Console {
     /// A UART that pulses `line`, writes what the guest sends to `out`, and signals `ready` when the guest can take input.
     pub fn new(line: EventFd, ready: EventFd, out: Box<dyn Write + Send>) -> Self {
         let registers = Serial::with_events(Line(line), Ready(ready), Sent::default());
-        let uart =
-            Uart { registers, page: None, input_came: false, uses_rts: false, polls: 0, listens: false };
+        let uart = Uart {
+            registers,
+            page: None,
+            input_came: false,
+            uses_rts: false,
+            may_probe: false,
+            polls: 0,
+            listens: false,
+        };
         Self { uart: Mutex::new(uart), out: Mutex::new(out) }
     }
 
@@ -217,6 +231,7 @@ impl BusDevice for Console {
         // A wider access is one of several registers, as it is in a page.
         for (byte, register) in data.iter_mut().zip(offset..) {
             let Ok(register) = u8::try_from(register) else { return };
+            uart.begin(register);
             *byte = uart.registers.read(register);
             uart.polls = if register == LSR { uart.polls.saturating_add(1) } else { 0 };
             if uart.polls == POLLS {
@@ -229,8 +244,14 @@ impl BusDevice for Console {
         if let (&[byte], Ok(register)) = (data, u8::try_from(offset)) {
             let mut uart = self.lock();
             uart.polls = 0;
+            uart.begin(register);
+            let interrupts = uart.registers.read(IER);
             // Fails only if 2^64 - 2 interrupts are pending.
             let _ = uart.registers.write(register, byte);
+            // With the divisor in its place, it is not listened to in any case.
+            if register == IER {
+                uart.may_probe = interrupts == 0 && byte & IER_ALL == IER_ALL;
+            }
             if matches!(register, IER | LCR | MCR) {
                 uart.look();
             }
@@ -302,10 +323,19 @@ mod tests {
         assert!(bench.woken());
         assert_eq!(bench.console.input(b"ab"), 2);
         assert_eq!((bench.read(0), bench.read(0)), (b'a', b'b'));
-        // A driver looks what kind of UART it is.
+        // A driver looks what kind of UART it is, and did not want input.
         bench.write(IER, 0);
+        bench.write(MCR, MCR_REQUEST_TO_SEND);
         bench.write(IER, IER_ALL);
-        assert_eq!(bench.console.input(b"p"), 0);
+        assert_eq!((bench.read(IER), bench.console.input(b"p")), (IER_ALL, 0));
+        bench.write(IER, 0);
+        assert_eq!((bench.read(0), bench.console.input(b"p")), (0, 0));
+        // One that goes on with it does.
+        bench.write(IER, IER_ALL);
+        let _ = bench.woken();
+        bench.read(2);
+        assert!(bench.woken());
+        assert_eq!((bench.console.input(b"p"), bench.read(0)), (1, b'p'));
         // The port is closed, and what is typed meanwhile waits for the next one who opens it.
         bench.write(IER, 0);
         assert_eq!(bench.console.input(b"c"), 0);

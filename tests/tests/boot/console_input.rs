@@ -12,7 +12,7 @@ const BYTES: usize = 96 << 10;
 /// All of it is sent before the kernel runs. The guest reads late, and with pauses.
 fn arrives_whole(firmware: &str) {
     let host = Host::shared();
-    let guest = Guest::new(&host, "input").option(format!("--firmware={firmware}"));
+    let guest = Guest::new(&host, "input").firmware(firmware);
     let run = guest.word(format!("cvmm.input={BYTES}")).start();
     run.process.control().input(&pattern::lines(pattern::SEED, BYTES)).unwrap();
     let ended = run.end(0, "powered-off");
