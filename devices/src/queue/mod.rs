@@ -258,7 +258,7 @@ impl Queue {
 
     /// Asks for a notification of the next available chain, then looks once more: one may have come in between.
     /// `true` if one did, popped into `chain`.
-    /// Nothing of that while somebody looks for chains anyway ([`Queue::set_polled`]).
+    /// Nothing of that while somebody looks for chains anyway.
     pub fn rearm(&mut self, chain: &mut Chain) -> Result<bool, Refusal> {
         if self.polled {
             return self.pop(chain);
