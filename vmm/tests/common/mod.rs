@@ -5,11 +5,13 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// For whatever should happen at once, on a machine that has much else to do.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -24,7 +26,19 @@ pub const POWER_OFF: &[u8] = &[0xb8, 0x00, 0x10, 0x00, 0xd1, 0xc7, 0x00, 0x55, 0
 pub fn cvmm(command: &str) -> Command {
     let mut cvmm = Command::new(env!("CARGO_BIN_EXE_cvmm"));
     cvmm.args([command, "--pool", "2M", "--mem", "64M"]);
+    // SAFETY: it makes system calls alone.
+    unsafe { cvmm.pre_exec(ignore_nothing) };
     cvmm
+}
+
+/// Signals are as a shell leaves them for a command in the foreground: whoever runs the tests may ignore some, as nohup does,
+/// and what is ignored stays so.
+fn ignore_nothing() -> std::io::Result<()> {
+    for number in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is installed.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 /// Says what this machine does not let a test do, past the capture of tests that pass. `cargo lab test` counts such lines.
