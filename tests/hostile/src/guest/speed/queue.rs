@@ -99,7 +99,7 @@ impl Queue {
         self.hardware.write(self.base + AVAILABLE + 2, self.next);
         let new = self.next.wrapping_sub(self.available);
         self.available = self.next;
-        // The index is there before what the device wants is read (virtio 1.3, 2.7.13.4.1).
+        // The index is there before what the device wants is read (virtio 1.3, 2.7.13).
         fence(Ordering::SeqCst);
         let asks = if self.event_idx {
             let event: u16 = self.hardware.read(self.base + USED + 4 + 8 * u64::from(self.size));
