@@ -121,10 +121,6 @@ impl Lane for RequestLane {
         served
     }
 
-    fn polls(&self) -> bool {
-        true
-    }
-
     fn under_way(&self) -> usize {
         self.flights.as_ref().map_or(0, Flights::len)
     }

@@ -102,8 +102,6 @@ pub struct Queue {
     next_used: u16,
     /// Used index when we last decided about an interrupt.
     signalled_used: u16,
-    /// Somebody looks for available chains: the driver need not notify.
-    polled: bool,
     /// Those who wait for the end of a turn.
     waiters: Waiters,
 }
@@ -145,7 +143,6 @@ impl Queue {
             next_avail: 0,
             next_used: 0,
             signalled_used: 0,
-            polled: false,
             waiters: Waiters::default(),
         })
     }
@@ -258,11 +255,7 @@ impl Queue {
 
     /// Asks for a notification of the next available chain, then looks once more: one may have come in between.
     /// `true` if one did, popped into `chain`.
-    /// Nothing of that while somebody looks for chains anyway.
     pub fn rearm(&mut self, chain: &mut Chain) -> Result<bool, Refusal> {
-        if self.polled {
-            return self.pop(chain);
-        }
         if self.features.event_idx {
             let avail_event = USED_RING + USED_ELEMENT_SIZE * u64::from(self.size);
             self.store(Structure::UsedRing, avail_event, self.next_avail, Ordering::Relaxed)?;
@@ -272,17 +265,6 @@ impl Queue {
         // The driver writes the index, then reads our wish; we write the wish, then read the index.
         fence(Ordering::SeqCst);
         self.pop(chain)
-    }
-
-    /// Somebody looks for available chains from now on, or has to be notified of them from the next turn on.
-    pub(crate) fn set_polled(&mut self, polled: bool) {
-        self.polled = polled;
-    }
-
-    /// Whether a turn would find something: a chain, or a wrong index.
-    pub(crate) fn has_work(&self) -> bool {
-        let idx: Result<u16, _> = self.load(Structure::AvailableRing, AVAIL_IDX, Ordering::Relaxed);
-        idx.map_or(true, |idx| u16::from_le(idx) != self.next_avail)
     }
 
     /// Tells the driver that notifications are not needed: a hint, without effect when event indices are used.

@@ -5,17 +5,12 @@ use std::fmt::Debug;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use super::poll::Poll;
 use super::{DeviceType, HostIo, Lane};
 use crate::pool::{Gate, Refusal};
 use crate::queue::Queue;
 use crate::waiters::{Waiters, lock};
 use crate::{ErrorLog, HostErrors};
-
-/// How long a worker stays with a queue by looking at it again and again. Then others have their turn.
-const LONGEST_STAY: Duration = Duration::from_millis(1);
 
 /// Interrupts in the abstract. A transport knows what they are on its bus.
 pub trait Interrupt: Debug + Send + Sync {
@@ -212,54 +207,33 @@ impl Handle {
             return true;
         }
         let mut engine = lock(&shared.engine);
-        let begin = (engine.running && engine.lane.polls()).then(Instant::now);
-        let mut polls = begin.is_some_and(|now| engine.poll.wake(now));
-        loop {
-            let stopped = self.stopping.load(Ordering::Acquire) || self.needs_reset();
-            let settling = shared.is_settling();
-            let Engine { lane: device, queues, running, dma, poll } = &mut *engine;
-            let serves = *running && *dma && !stopped && !settling;
-            polls &= serves && device.under_way() == 0;
-            if let Some(queue) = queues.get(index) {
-                queue.set_polled(polls);
-            }
-            let served = if serves { device.serve(index, queues) } else { device.complete(queues) };
-            let idle = device.under_way() == 0;
-            if settling && idle {
-                shared.settled.notify_all();
-            }
-            self.errors.tell(&self.name);
-            match served {
-                Ok(turn) => {
-                    if turn.interrupt {
-                        self.interrupt.used_buffer(index);
-                    }
-                    // What came while somebody waited is looked at afterwards.
-                    if turn.more || settling && idle {
-                        return true;
-                    }
-                }
-                Err(refusal) => {
-                    *running = false;
-                    // What was served before is the driver's: let it know.
+        let stopped = self.stopping.load(Ordering::Acquire) || self.needs_reset();
+        let settling = shared.is_settling();
+        let Engine { lane: device, queues, running, dma } = &mut *engine;
+        let served = if *running && *dma && !stopped && !settling {
+            device.serve(index, queues)
+        } else {
+            device.complete(queues)
+        };
+        if settling && device.under_way() == 0 {
+            shared.settled.notify_all();
+        }
+        self.errors.tell(&self.name);
+        match served {
+            Ok(turn) => {
+                if turn.interrupt {
                     self.interrupt.used_buffer(index);
-                    self.refuse_in_turn(lane, refusal);
-                    return false;
                 }
+                // What came while somebody waited is looked at afterwards.
+                turn.more || settling && device.under_way() == 0
             }
-            if !polls {
-                if serves && idle && begin.is_some() {
-                    poll.sleep(Instant::now());
-                }
-                return false;
+            Err(refusal) => {
+                *running = false;
+                // What was served before is the driver's: let it know.
+                self.interrupt.used_buffer(index);
+                self.refuse_in_turn(lane, refusal);
+                false
             }
-            // The driver does not notify now: all that leads away from here leads to another turn.
-            let has_work = || self.waiters.any() || queues.get(index).is_none_or(|queue| queue.has_work());
-            let looks = idle && poll.look(Instant::now(), has_work);
-            if looks && (self.waiters.any() || begin.is_none_or(|begin| begin.elapsed() >= LONGEST_STAY)) {
-                return true;
-            }
-            polls = looks;
         }
     }
 
@@ -312,8 +286,7 @@ struct Shared {
 
 impl Shared {
     fn new(lane: Box<dyn Lane>) -> Self {
-        let engine =
-            Engine { lane, queues: Queues::default(), running: false, dma: true, poll: Poll::default() };
+        let engine = Engine { lane, queues: Queues::default(), running: false, dma: true };
         Self { engine: Mutex::new(engine), settling: AtomicBool::new(false), settled: Condvar::new() }
     }
 
@@ -341,7 +314,6 @@ pub struct Engine {
     running: bool,
     /// The device may use the driver's memory.
     dma: bool,
-    poll: Poll,
 }
 
 #[cfg(test)]

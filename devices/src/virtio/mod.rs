@@ -10,7 +10,6 @@ mod core;
 mod engine;
 pub mod mmio;
 pub mod pci;
-mod poll;
 mod restricted;
 mod status;
 mod worker;
@@ -172,11 +171,6 @@ pub trait Lane: Debug + Send {
 
     /// Waits for those that are under way, and gives them back. On the lane's own thread.
     fn settle(&mut self, _queues: &mut Queues) {}
-
-    /// Whether its thread looks again for a moment before it sleeps. It serves one queue then, so that no other has to wait.
-    fn polls(&self) -> bool {
-        false
-    }
 
     /// How the host moves its data, if there are several ways.
     fn host_io(&self) -> Option<HostIo> {

@@ -3,7 +3,6 @@
 //! together.
 
 mod lanes;
-mod polling;
 
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::channel;
