@@ -142,9 +142,10 @@ impl Handle {
     pub(super) fn stop_queue(&self, index: u16) {
         let _waiter = self.waiters.announce();
         let engine = self.lane_of(index).and_then(|lane| self.engines.get(lane)).map(Shared::settle);
-        if let Some(queue) = engine.and_then(|mut engine| engine.queues.0.get_mut(usize::from(index))?.take())
+        if let Some(mut engine) = engine
+            && let Some(queue) = engine.queues.0.get_mut(usize::from(index))
         {
-            drop(queue);
+            *queue = None;
         }
     }
 

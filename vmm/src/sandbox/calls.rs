@@ -210,17 +210,7 @@ const MADV_GUARD_REMOVE: libc::c_int = 103;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const KINDS: &[ThreadKind] = &[
-        ThreadKind::Main,
-        ThreadKind::Vcpu { moves_memory: false },
-        ThreadKind::Vcpu { moves_memory: true },
-        ThreadKind::Device(Kind::Blk),
-        ThreadKind::Device(Kind::Net),
-        ThreadKind::Device(Kind::Rng),
-        ThreadKind::Prefault,
-        ThreadKind::RegisterPage,
-    ];
+    use crate::sandbox::KINDS;
 
     /// The ioctls that this kind of thread may ask for.
     fn requests(kind: ThreadKind) -> Vec<u64> {
@@ -236,7 +226,7 @@ mod tests {
     #[test]
     fn memory_slots_change_only_where_memory_moves() {
         let moves = [ThreadKind::Vcpu { moves_memory: true }, ThreadKind::RegisterPage];
-        for &kind in KINDS {
+        for kind in KINDS {
             let allows = requests(kind).contains(&KVM_SET_USER_MEMORY_REGION());
             assert_eq!(allows, moves.contains(&kind), "{kind:?}");
         }
@@ -340,7 +330,7 @@ mod tests {
 
     #[test]
     fn no_thread_may_call_what_leads_out() {
-        for &kind in KINDS {
+        for kind in KINDS {
             for (call, _) in allowed(kind) {
                 assert!(!NEVER.contains(&call), "{call} by {kind:?}");
                 assert!(!DISK.contains(&call) || kind == ThreadKind::Device(Kind::Blk), "{call} by {kind:?}");
@@ -352,7 +342,7 @@ mod tests {
     #[test]
     fn only_disks_discard() {
         // Linux, include/uapi/linux/fs.h: they are of type 0x12, and BLKDISCARD is number 119.
-        for &kind in KINDS {
+        for kind in KINDS {
             let block: Vec<_> =
                 requests(kind).into_iter().filter(|request| request >> 8 & 0xff == 0x12).collect();
             let expected: &[u64] = if kind == ThreadKind::Device(Kind::Blk) { &[0x1277] } else { &[] };
@@ -363,7 +353,7 @@ mod tests {
     /// Of two conditions on one call, one would be forgotten; and one of no values is none.
     #[test]
     fn each_call_has_one_condition() {
-        for &kind in KINDS {
+        for kind in KINDS {
             let mut calls: Vec<_> = allowed(kind).iter().map(|(call, _)| *call).collect();
             calls.sort_unstable();
             assert!(calls.windows(2).all(|pair| pair[0] != pair[1]), "{kind:?}: {calls:?}");
@@ -376,7 +366,7 @@ mod tests {
     #[test]
     fn no_thread_may_ask_for_another_tap() {
         const TUNSETIFF: u64 = 0x4004_54ca;
-        for &kind in KINDS {
+        for kind in KINDS {
             for request in [TUNSETIFF, libc::TIOCSTI] {
                 assert!(!requests(kind).contains(&request), "{request:#x} by {kind:?}");
             }

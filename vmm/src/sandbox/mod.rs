@@ -42,6 +42,19 @@ pub enum ThreadKind {
     RegisterPage,
 }
 
+/// All kinds, for tests.
+#[cfg(test)]
+const KINDS: [ThreadKind; 8] = [
+    ThreadKind::Main,
+    ThreadKind::Vcpu { moves_memory: false },
+    ThreadKind::Vcpu { moves_memory: true },
+    ThreadKind::Device(Kind::Blk),
+    ThreadKind::Device(Kind::Net),
+    ThreadKind::Device(Kind::Rng),
+    ThreadKind::Prefault,
+    ThreadKind::RegisterPage,
+];
+
 /// What confines this process while the guest runs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sandbox {
@@ -112,17 +125,6 @@ mod tests {
     use std::io::{ErrorKind, Write};
 
     use super::*;
-
-    const KINDS: [ThreadKind; 8] = [
-        ThreadKind::Main,
-        ThreadKind::Vcpu { moves_memory: false },
-        ThreadKind::Vcpu { moves_memory: true },
-        ThreadKind::Device(Kind::Blk),
-        ThreadKind::Device(Kind::Net),
-        ThreadKind::Device(Kind::Rng),
-        ThreadKind::Prefault,
-        ThreadKind::RegisterPage,
-    ];
 
     /// What no line of ours asks for: libc and the standard library do, when memory is wanted, and when a thread panics.
     #[test]

@@ -302,7 +302,7 @@ impl Drop for DiskRing {
 /// Reads what is there at once: all of it if it is cached.
 fn read_cached(file: RawFd, batch: &Batch, offset: u64) -> io::Result<usize> {
     let (vectors, at) = (batch.pending(), position(offset)?);
-    // SAFETY: as in `FileDisk::read_at`.
+    // SAFETY: as in `FileDisk::read_vectors`.
     retry(|| unsafe { libc::preadv2(file, vectors.as_ptr(), count(vectors), at, libc::RWF_NOWAIT) })
 }
 
