@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -15,6 +16,7 @@ use cvmm_devices::pool::Pool;
 use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{EnterFlags, IoUring, opcode, types};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use vm_memory::VolatileSlice;
 
 use super::{FileDisk, Image, position};
@@ -299,6 +301,14 @@ impl Drop for DiskRing {
     }
 }
 
+/// Whether the file system is memory. A ring would only add a change of threads there: before Linux 6.6, such a file system
+/// can't say what is there at once.
+fn is_in_memory(file: &File) -> bool {
+    /// Linux, include/uapi/linux/magic.h.
+    const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+    fstatfs(file).is_ok_and(|fs| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&fs.filesystem_type()))
+}
+
 /// Reads what is there at once: all of it if it is cached.
 fn read_cached(file: RawFd, batch: &Batch, offset: u64) -> io::Result<usize> {
     let (vectors, at) = (batch.pending(), position(offset)?);
@@ -306,8 +316,11 @@ fn read_cached(file: RawFd, batch: &Batch, offset: u64) -> io::Result<usize> {
     retry(|| unsafe { libc::preadv2(file, vectors.as_ptr(), count(vectors), at, libc::RWF_NOWAIT) })
 }
 
-/// The ring of one queue, if this host has io_uring for us.
+/// The ring of one queue, if this host has io_uring for us, and there is something to wait for.
 pub(super) fn open(disk: &FileDisk, pool: &Pool) -> Option<Box<dyn Ring>> {
+    if is_in_memory(&disk.image().file) {
+        return None;
+    }
     match DiskRing::new(disk, pool) {
         Ok(ring) => Some(Box::new(ring)),
         Err(error) => {

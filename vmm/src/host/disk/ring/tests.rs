@@ -266,3 +266,19 @@ fn a_ring_that_is_given_up_gives_its_transfers_back() {
     assert_eq!(settle(&mut ring), [(5, 0), (6, 0)]);
     assert_eq!(memory.bytes(0, 512), [0; 512]);
 }
+
+/// What is in memory is read at once, and needs no thread of the kernel's for that.
+#[test]
+fn an_image_in_memory_has_no_ring() {
+    let there = |folder: &str| {
+        let image = NamedTempFile::new_in(folder).unwrap();
+        image.as_file().set_len(4096).unwrap();
+        let disk = FileDisk::open(image.path(), false, true, Instant::now()).unwrap();
+        (is_in_memory(&disk.image().file), open(&disk, &Memory::new().pool).is_some())
+    };
+    assert_eq!(there("/dev/shm"), (true, false));
+    let temporary = std::env::temp_dir();
+    if !is_in_memory(&fs::File::open(&temporary).unwrap()) {
+        assert_eq!(there(temporary.to_str().unwrap()), (false, IoUring::new(1).is_ok()));
+    }
+}
